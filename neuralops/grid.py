@@ -1,0 +1,190 @@
+"""Where a field lives: the box, the points, the boundaries, and the exact change of points."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from neuralops import transforms
+from neuralops.transforms import Axis
+
+BOUNDARIES = ("periodic", "dirichlet", "neumann")
+CENTERINGS = ("node", "cell")
+
+
+def per_axis(value: Any, ndim: int, name: str) -> tuple[Any, ...]:
+    """One value for all axes, or a sequence with one per axis, as a tuple of length `ndim`."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (value,) * ndim
+    if len(value) != ndim:
+        raise ValueError(
+            f"{name}: expected one value or one per axis ({ndim}), got {len(value)}: {value!r}; "
+            f"give {ndim} values."
+        )
+    return tuple(value)
+
+
+def check_boundary(boundary: Any, name: str = "boundary") -> str | tuple[str, str]:
+    """The canonical form of one axis's boundary: a word, or a pair of words when the two ends differ."""
+    ends = boundary if isinstance(boundary, str) else tuple(boundary) if isinstance(boundary, Sequence) else None
+    for end in (ends,) if isinstance(ends, str) else ends or (None,):
+        if end not in BOUNDARIES:
+            raise ValueError(f"{name}: expected one of {BOUNDARIES}, got {boundary!r}; use one of these words.")
+    if isinstance(ends, str):
+        return ends
+    assert ends is not None
+    if len(ends) != 2 or ("periodic" in ends and ends[0] != ends[1]):
+        raise ValueError(
+            f"{name}: expected a word or a pair (low end, high end), got {boundary!r}; "
+            "a periodic axis is periodic at both ends."
+        )
+    return ends[0] if ends[0] == ends[1] else (ends[0], ends[1])
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A uniform grid on the box [0, domain_extent_1] x ... with a boundary per axis.
+
+    **Arguments:**
+
+    - `num_points`: points per axis; an integer means one axis.
+    - `domain_extent`: side lengths, one for all axes or one per axis.
+    - `boundary`: `"periodic"`, `"dirichlet"` or `"neumann"`, one for all axes or one per axis; an axis
+      whose ends differ takes a pair, as in `boundary=(("dirichlet", "neumann"), "periodic")`.
+    - `centering`: `"cell"` samples at the midpoints of `num_points` equal cells. `"node"` samples at
+      equidistant nodes where the field is unknown: a Dirichlet end is left out, a Neumann end is kept,
+      a periodic axis holds its low end only. One for all axes or one per axis.
+
+    A grid is a static, hashable description: it holds no arrays and passes `jax.jit` as a constant.
+
+    **Raises:** `ValueError` on counts below one, extents that are not positive and finite, unknown words.
+    """
+
+    num_points: tuple[int, ...]
+    domain_extent: tuple[float, ...] = 1.0  # type: ignore[assignment]
+    boundary: tuple[str | tuple[str, str], ...] = "periodic"  # type: ignore[assignment]
+    centering: tuple[str, ...] = "node"  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        points = self.num_points if isinstance(self.num_points, Sequence) else (self.num_points,)
+        if not points:
+            raise ValueError("num_points: expected at least one axis, got (); give one count per axis.")
+        for n in points:
+            if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+                raise ValueError(f"num_points: expected positive integers, got {points!r}; give counts such as 64.")
+        ndim = len(points)
+        extents = per_axis(self.domain_extent, ndim, "domain_extent")
+        for extent in extents:
+            if not isinstance(extent, int | float | np.number) or not (math.isfinite(extent) and extent > 0):
+                raise ValueError(
+                    f"domain_extent: expected positive finite lengths, got {extents!r}; give side lengths such as 1.0."
+                )
+        boundaries = tuple(check_boundary(b) for b in per_axis(self.boundary, ndim, "boundary"))
+        centerings = per_axis(self.centering, ndim, "centering")
+        for centering in centerings:
+            if centering not in CENTERINGS:
+                raise ValueError(f"centering: expected one of {CENTERINGS}, got {centering!r}; use one of these words.")
+        for n, boundary, centering in zip(points, boundaries, centerings, strict=True):
+            if boundary == "neumann" and centering == "node" and n < 2:
+                raise ValueError(
+                    "num_points: a node-centred Neumann axis holds both ends, so it needs at least 2 points, "
+                    f"got {n}; take 2 or more."
+                )
+        object.__setattr__(self, "num_points", tuple(int(n) for n in points))
+        object.__setattr__(self, "domain_extent", tuple(float(extent) for extent in extents))
+        object.__setattr__(self, "boundary", boundaries)
+        object.__setattr__(self, "centering", centerings)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.num_points)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.num_points
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """Per axis what the modal transforms need: points, boundary, centring."""
+        return tuple(
+            Axis(n, b, c) for n, b, c in zip(self.num_points, self.boundary, self.centering, strict=True)
+        )
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance between neighbouring points, per axis."""
+        return tuple(2 * L / transforms.positions(a)[1] for a, L in zip(self.axes, self.domain_extent, strict=True))
+
+    @property
+    def cell_volume(self) -> float:
+        return math.prod(self.spacing)
+
+    def points(self, axis: int) -> np.ndarray:
+        """The coordinates along one axis, shape `(num_points[axis],)`, as float64 NumPy."""
+        p, q = transforms.positions(self.axes[axis])
+        return self.domain_extent[axis] * p / q
+
+    def coordinates(self) -> np.ndarray:
+        """All coordinates, shape `(ndim, *grid)`, as float64 NumPy."""
+        return np.stack(np.meshgrid(*(self.points(a) for a in range(self.ndim)), indexing="ij"))
+
+    def weights(self) -> np.ndarray:
+        """Quadrature weights, shape `(*grid,)`, as float64 NumPy.
+
+        Midpoint rule on cells, trapezoidal rule on nodes; on a node-centred Dirichlet axis the end
+        values are zero and left out, so the rule integrates fields that satisfy the condition.
+        """
+        total = np.ones(())
+        for axis, h in zip(self.axes, self.spacing, strict=True):
+            total = np.multiply.outer(total, h * transforms.relative_weights(axis))
+        return total
+
+    def with_points(self, num_points: int | Sequence[int]) -> Grid:
+        """The same box and boundaries with other points."""
+        return dataclasses.replace(self, num_points=per_axis(num_points, self.ndim, "num_points"))
+
+    def check(self, u: Any, name: str = "u") -> None:
+        """Refuses an array whose trailing shape is not this grid's.
+
+        **Raises:** `ValueError` naming the shapes.
+        """
+        shape = tuple(getattr(u, "shape", ()))
+        if shape[-self.ndim :] != self.shape or len(shape) < self.ndim:
+            raise ValueError(
+                f"{name}: expected a field on the grid {self.shape} (leading axes free), got shape {shape}; "
+                "use resample(u, grid, new_grid) to change grids."
+            )
+
+
+def resample(u: Float[Array, "*lead *grid"], grid: Grid, new_grid: Grid) -> Float[Array, "*lead *new_grid"]:
+    """Moves a field to other points of the same box by its sine, cosine or Fourier series.
+
+    Exact for a field that both grids resolve; otherwise modes that `new_grid` cannot represent are cut.
+    Leading axes (batch, channels) pass through.
+
+    **Raises:** `ValueError` when the grids differ in extent or boundary, or `u` is not on `grid`.
+    """
+    grid.check(u)
+    if grid.domain_extent != new_grid.domain_extent or grid.boundary != new_grid.boundary:
+        raise ValueError(
+            f"new_grid: expected extent {grid.domain_extent} and boundary {grid.boundary}, got "
+            f"{new_grid.domain_extent} and {new_grid.boundary}; resample changes the points only."
+        )
+    u = jnp.asarray(u)
+    for a, (old, new) in enumerate(zip(grid.axes, new_grid.axes, strict=True)):
+        if old == new:
+            continue
+        dim = u.ndim - grid.ndim + a
+        coefficients = transforms.to_modes(u, dim, old)
+        kept = min(transforms.shared_modes(old), transforms.shared_modes(new))
+        coefficients = jax.lax.slice_in_dim(coefficients, 0, kept, axis=dim)
+        u = transforms.from_modes(coefficients, dim, new)
+    return u

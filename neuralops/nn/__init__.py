@@ -1,0 +1,10 @@
+"""Layers on function spaces."""
+
+from neuralops.nn.norm import GroupNorm as GroupNorm
+from neuralops.nn.pointwise import ChannelMLP as ChannelMLP
+from neuralops.nn.pointwise import Linear as Linear
+from neuralops.nn.pointwise import SoftGate as SoftGate
+from neuralops.nn.pointwise import gelu as gelu
+from neuralops.nn.spectral import SpectralConv as SpectralConv
+
+__all__ = ["ChannelMLP", "GroupNorm", "Linear", "SoftGate", "SpectralConv", "gelu"]

@@ -1,0 +1,95 @@
+"""Normalisation by integrals over the domain, so that it means the same on every grid."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from neuralops import transforms
+from neuralops.grid import check_boundary, per_axis
+from neuralops.nn.pointwise import ANY_GRID, check_count, per_channel
+from neuralops.operator import AbstractOperator, Envelope, check_field
+
+NORMS = (None, "instance_norm", "group_norm")
+
+
+class GroupNorm(AbstractOperator):
+    """Subtracts the mean and divides by the standard deviation over a group of channels and the domain.
+
+    The two moments are quadratures of the grid (a Neumann end node counts half), not plain averages.
+
+    **Arguments:** `channels`; `groups`, which must divide it (`groups=channels` is instance
+    normalisation); `use_affine` for a weight and a bias per channel; `eps`, added to the variance;
+    `boundary`, `centering` as in `Grid`.
+    """
+
+    weight: Float[Array, " channels"] | None
+    bias: Float[Array, " channels"] | None
+    channels: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
+    use_affine: bool = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+    boundary: Any = eqx.field(static=True)
+    centering: Any = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int = 1,
+        *,
+        use_affine: bool = True,
+        eps: float = 1e-5,
+        boundary: Any = "periodic",
+        centering: Any = "node",
+        key: Array | None = None,
+    ) -> None:
+        self.channels, self.groups = check_count(channels, "channels"), check_count(groups, "groups")
+        if channels % groups:
+            raise ValueError(f"groups: expected a divisor of {channels} channels, got {groups}; use 1 or {channels}.")
+        self.use_affine, self.eps, self.boundary, self.centering = use_affine, eps, boundary, centering
+        self.weight = jnp.ones(channels) if use_affine else None
+        self.bias = jnp.zeros(channels) if use_affine else None
+
+    @property
+    def envelope(self) -> Envelope:
+        return ANY_GRID
+
+    def __call__(
+        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, "channels *grid"]:
+        check_field(u, channels=self.channels, ndim=None, where="GroupNorm")
+        weights = self._weights(u.shape[1:]).astype(u.dtype)
+        grouped = u.reshape(self.groups, -1, *u.shape[1:])
+        axes = tuple(range(1, grouped.ndim))
+        mean = (grouped * weights).mean(1, keepdims=True).sum(axes, keepdims=True)
+        variance = (jnp.square(grouped - mean) * weights).mean(1, keepdims=True).sum(axes, keepdims=True)
+        v = ((grouped - mean) * jax.lax.rsqrt(variance + self.eps)).reshape(u.shape)
+        if self.weight is None or self.bias is None:
+            return v
+        return per_channel(self.weight, v) * v + per_channel(self.bias, v)
+
+    def _weights(self, grid: tuple[int, ...]) -> np.ndarray:
+        """Quadrature weights of the grid, normalised to sum one."""
+        boundary = per_axis(self.boundary, len(grid), "boundary")
+        centering = per_axis(self.centering, len(grid), "centering")
+        total = np.ones(())
+        for n, b, c in zip(grid, boundary, centering, strict=True):
+            axis = transforms.Axis(n, check_boundary(b), c)
+            total = np.multiply.outer(total, transforms.relative_weights(axis))
+        return total / math.fsum(total.ravel())
+
+
+def make_norm(name: str | None, channels: int, boundary: Any, centering: Any) -> GroupNorm | None:
+    """The normalisation a model asks for by name: `None`, `"instance_norm"` (no affine map), `"group_norm"` (one group)."""
+    if name not in NORMS:
+        raise ValueError(f"norm: expected one of {NORMS}, got {name!r}; use one of these words.")
+    if name is None:
+        return None
+    groups = channels if name == "instance_norm" else 1
+    return GroupNorm(channels, groups, use_affine=name == "group_norm", boundary=boundary, centering=centering)

@@ -1,0 +1,149 @@
+"""Maps that act on the values at one point: linear maps of the channels, small MLPs, gates, activations.
+
+They are the same function on every grid, so they never spoil what a spectral layer keeps exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from neuralops.operator import AbstractOperator, Envelope, check_field
+
+ANY_GRID = Envelope(ndim=(1, 2, 3), boundary=("periodic", "dirichlet", "neumann"), refinement="exact")
+
+
+def gelu(x: Array) -> Array:
+    """The exact Gaussian error linear unit, x Phi(x).
+
+    Written with `erf`: the same function as `jax.nn.gelu(x, approximate=False)`, which uses `erfc` and
+    costs 14 to 18 % more of an FNO training step on a CPU.
+    """
+    return 0.5 * x * (1.0 + jax.lax.erf(x * (1.0 / math.sqrt(2.0))))
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+    "sin": jnp.sin,
+    "identity": lambda x: x,
+}
+
+
+def activation_named(name: str) -> Callable[[Array], Array]:
+    """The activation function of that name.
+
+    **Raises:** `ValueError` on an unknown name. Names, not functions, are stored in operators: they can
+    be written to a checkpoint, and two operators share one compiled function.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}; use one of these names.")
+    return ACTIVATIONS[name]
+
+
+def check_count(value: int, name: str, minimum: int = 1) -> int:
+    """A whole number of at least `minimum`, or a `ValueError` that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value!r}; give a positive count.")
+    return value
+
+
+class Linear(AbstractOperator):
+    """One linear map of the channels at every point, a 1 x 1 convolution.
+
+    **Arguments:** `in_channels`, `out_channels`, `use_bias`, and `key` for the initial values, which are
+    uniform in +-1/sqrt(in_channels) for weight and bias (the default of PyTorch's convolutions).
+    """
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"] | None
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
+    use_bias: bool = eqx.field(static=True)
+
+    def __init__(self, in_channels: int, out_channels: int, *, use_bias: bool = True, key: Array) -> None:
+        self.in_channels = check_count(in_channels, "in_channels")
+        self.out_channels = check_count(out_channels, "out_channels")
+        self.use_bias = use_bias
+        weight_key, bias_key = jax.random.split(key)
+        bound = 1 / math.sqrt(in_channels)
+        self.weight = jax.random.uniform(weight_key, (out_channels, in_channels), minval=-bound, maxval=bound)
+        self.bias = jax.random.uniform(bias_key, (out_channels,), minval=-bound, maxval=bound) if use_bias else None
+
+    @property
+    def envelope(self) -> Envelope:
+        return ANY_GRID
+
+    def __call__(
+        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, "channels_out *grid"]:
+        check_field(u, channels=self.in_channels, ndim=None, where="Linear")
+        v = jnp.tensordot(self.weight, u, axes=1)
+        return v if self.bias is None else v + per_channel(self.bias, v)
+
+
+class ChannelMLP(AbstractOperator):
+    """A two-layer perceptron on the channels at every point.
+
+    **Arguments:** `in_channels`, `out_channels`, `hidden_channels`, `activation` by name (not applied
+    after the last layer), `key`.
+    """
+
+    first: Linear
+    second: Linear
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
+    hidden_channels: int = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
+
+    def __init__(
+        self, in_channels: int, out_channels: int, hidden_channels: int, *, activation: str = "gelu", key: Array
+    ) -> None:
+        activation_named(activation)
+        first_key, second_key = jax.random.split(key)
+        self.first = Linear(in_channels, check_count(hidden_channels, "hidden_channels"), key=first_key)
+        self.second = Linear(hidden_channels, out_channels, key=second_key)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.hidden_channels, self.activation = hidden_channels, activation
+
+    @property
+    def envelope(self) -> Envelope:
+        return ANY_GRID
+
+    def __call__(
+        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, "channels_out *grid"]:
+        return self.second(activation_named(self.activation)(self.first(u)))
+
+
+class SoftGate(AbstractOperator):
+    """Multiplies each channel by its own weight, one at the start."""
+
+    weight: Float[Array, " channels"]
+    channels: int = eqx.field(static=True)
+
+    def __init__(self, channels: int, *, key: Array | None = None) -> None:
+        self.channels = check_count(channels, "channels")
+        self.weight = jnp.ones(channels)
+
+    @property
+    def envelope(self) -> Envelope:
+        return ANY_GRID
+
+    def __call__(
+        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, "channels *grid"]:
+        check_field(u, channels=self.channels, ndim=None, where="SoftGate")
+        return per_channel(self.weight, u) * u
+
+
+def per_channel(values: Float[Array, " channels"], u: Float[Array, "channels *grid"]) -> Array:
+    """Shapes one value per channel so that it broadcasts against the field `u`."""
+    return values.reshape(values.shape + (1,) * (u.ndim - 1))

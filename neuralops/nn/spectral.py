@@ -1,0 +1,261 @@
+"""Convolution by multiplication in the basis that belongs to the boundary: Fourier, sine or cosine.
+
+Only the kept modes are computed, by matrix products with the basis functions sampled at the points (a
+partial transform). That is exact on every grid, odd, even or coarser than the modes; it makes output on
+another grid a matter of sampling the same functions there; and it is faster than an FFT for the mode
+counts in use (`docs/benchmarks.md`). Channels are kept first in memory so that the two large products
+per axis need no transposition, and everything is real arithmetic.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from neuralops import transforms
+from neuralops.grid import CENTERINGS, check_boundary, per_axis
+from neuralops.nn.factorized import FactorizedWeight
+from neuralops.nn.pointwise import check_count, per_channel
+from neuralops.operator import AbstractOperator, Envelope, check_field
+from neuralops.transforms import Axis
+
+
+class SpectralConv(AbstractOperator):
+    """The spectral convolution v = T^-1 (R . T u) + b (FNO, Li et al. 2021, eq. 4), in 1-D to 3-D.
+
+    T expands `u` in the basis of its boundary per axis: Fourier (periodic), sine (dirichlet), cosine
+    (neumann) or quarter-wave (a pair). R multiplies each kept mode by a matrix of the channels. The
+    coefficients are those of the function (FFT `norm="forward"`), so they do not depend on the grid.
+
+    **Arguments:**
+
+    - `in_channels`, `out_channels`: channel counts.
+    - `n_modes`: modes per axis. On a periodic axis they count both signs, as in neuraloperator: signed
+      frequencies -(m//2) ... m//2 + m%2 - 1, except on the last periodic axis, which keeps 0 ... m//2
+      because the field is real. On the other axes they are the first `m` basis functions. Grids that
+      carry fewer modes use those weights that belong to the modes they carry.
+    - `factorization`: `None` (dense), `"tucker"`, `"cp"` or `"tt"`; `rank`: the fraction of the dense
+      parameters to keep, or the ranks themselves.
+    - `separable`: one factor per mode and channel, no channel mixing (needs equal channel counts).
+    - `boundary`, `centering`: as in `Grid`, one for all axes or one per axis.
+    - `use_bias`: adds one number per output channel.
+    - `init_std`: standard deviation of the initial weights; by default sqrt(2/(in + out)).
+
+    Refinement: *exact*; a band-limited input gives the same output function on every grid that resolves it.
+
+    **Raises:** `ValueError` on counts, words or ranks outside the above.
+    """
+
+    weight: FactorizedWeight
+    bias: Float[Array, " out"] | None
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
+    n_modes: tuple[int, ...] = eqx.field(static=True)
+    factorization: str | None = eqx.field(static=True)
+    rank: float | tuple[int, ...] = eqx.field(static=True)
+    separable: bool = eqx.field(static=True)
+    boundary: tuple[str | tuple[str, str], ...] = eqx.field(static=True)
+    centering: tuple[str, ...] = eqx.field(static=True)
+    use_bias: bool = eqx.field(static=True)
+    init_std: float | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        n_modes: Sequence[int] | int,
+        *,
+        factorization: str | None = None,
+        rank: float | Sequence[int] = 1.0,
+        separable: bool = False,
+        boundary: Any = "periodic",
+        centering: Any = "node",
+        use_bias: bool = True,
+        init_std: float | None = None,
+        key: Array,
+    ) -> None:
+        self.in_channels = check_count(in_channels, "in_channels")
+        self.out_channels = check_count(out_channels, "out_channels")
+        self.n_modes = check_modes(n_modes)
+        ndim = len(self.n_modes)
+        self.boundary = tuple(check_boundary(b) for b in per_axis(boundary, ndim, "boundary"))
+        self.centering = per_axis(centering, ndim, "centering")
+        for word in self.centering:
+            if word not in CENTERINGS:
+                raise ValueError(f"centering: expected one of {CENTERINGS}, got {word!r}; use one of these words.")
+        if separable and in_channels != out_channels:
+            raise ValueError(
+                f"separable: expected equal channel counts, got {in_channels} in and {out_channels} out; "
+                "use separable=False or add a Linear map."
+            )
+        if init_std is not None and not init_std > 0:
+            raise ValueError(f"init_std: expected a positive number or None, got {init_std!r}; give e.g. 0.1.")
+        self.separable, self.use_bias, self.init_std = separable, use_bias, init_std
+        self.factorization = factorization
+        self.rank = tuple(rank) if isinstance(rank, Sequence) else float(rank)
+        std = math.sqrt(2 / (in_channels + out_channels)) if init_std is None else init_std
+        channels = (in_channels,) if separable else (in_channels, out_channels)
+        weight_key, bias_key = jax.random.split(key)
+        self.weight = FactorizedWeight(
+            (*channels, *self.stored_modes),
+            factorization=factorization,
+            rank=self.rank,
+            is_complex="periodic" in self.boundary,
+            std=std,
+            key=weight_key,
+        )
+        self.bias = std * jax.random.normal(bias_key, (out_channels,)) if use_bias else None
+
+    @property
+    def half_axis(self) -> int | None:
+        """The periodic axis of which only non-negative frequencies are kept: the last one."""
+        periodic = [a for a, b in enumerate(self.boundary) if b == "periodic"]
+        return periodic[-1] if periodic else None
+
+    @property
+    def stored_modes(self) -> tuple[int, ...]:
+        """Modes per axis as they are stored, the half axis with its m//2 + 1."""
+        return tuple(m // 2 + 1 if a == self.half_axis else m for a, m in enumerate(self.n_modes))
+
+    @property
+    def envelope(self) -> Envelope:
+        words = {end for b in self.boundary for end in ((b,) if isinstance(b, str) else b)}
+        return Envelope(ndim=(len(self.n_modes),), boundary=tuple(sorted(words)), refinement="exact")
+
+    def __call__(
+        self,
+        u: Float[Array, "channels *grid"],
+        /,
+        *,
+        key: Array | None = None,
+        num_points: Sequence[int] | int | None = None,
+    ) -> Float[Array, "channels_out *grid_out"]:
+        """Applies the convolution; `num_points` samples the result on another grid of the same box."""
+        ndim = len(self.n_modes)
+        check_field(u, channels=self.in_channels, ndim=ndim, where="SpectralConv")
+        grid = u.shape[1:]
+        new_grid = grid if num_points is None else per_axis(num_points, ndim, "num_points")
+        for n in new_grid:
+            check_count(n, "num_points")
+        plans = [self._plan(a, n, n_out) for a, (n, n_out) in enumerate(zip(grid, new_grid, strict=True))]
+        z = u
+        for a in reversed(range(ndim)):
+            z = _expand(z, a, plans[a], self.half_axis)
+        z = self._mix(z, [plan.weight_modes for plan in plans])
+        for a in range(ndim):
+            z = _sample(z, a, plans[a], self.half_axis, ndim)
+        return z if self.bias is None else z + per_channel(self.bias, z)
+
+    def _plan(self, a: int, n: int, n_out: int) -> _AxisPlan:
+        kind = "real" if self.boundary[a] != "periodic" else "half" if a == self.half_axis else "full"
+        axis = Axis(n, self.boundary[a], self.centering[a])
+        return _plan_axis(axis, axis._replace(num_points=n_out), self.n_modes[a], kind)
+
+    def _mix(self, z: Array, chosen: list[tuple[int, int]]) -> Array:
+        """Multiplies the modes by R: (channels, modes last to first[, pair]) -> (modes last to first, out[, pair])."""
+        ndim, paired = len(chosen), self.half_axis is not None
+        weight = self.weight.array()  # ([2,] in[, out], *modes), the pair only where there is a Fourier axis
+        for a, (start, stop) in enumerate(chosen):
+            weight = jax.lax.slice_in_dim(weight, start, stop, axis=weight.ndim - ndim + a)
+        if paired:
+            # A complex product as a real one: (re, im) of z meets [[re, im], [-im, re]] of the weight.
+            re, im = weight
+            weight = jnp.stack([jnp.stack([re, im], -1), jnp.stack([-im, re], -1)], -2)  # (in[, out], *modes, q, r)
+        channels = 1 if self.separable else 2
+        modes_of_weight = tuple(channels + a for a in reversed(range(ndim)))
+        modes_of_z = tuple(range(1, ndim + 1))
+        highest = jax.lax.Precision.HIGHEST
+        if self.separable:
+            weight = jnp.moveaxis(weight, (*modes_of_weight, 0), tuple(range(ndim + 1)))
+            z = jnp.moveaxis(z, 0, ndim)
+            return jnp.einsum("...q,...qr->...r", z, weight, precision=highest) if paired else z * weight
+        contract = ((0, weight.ndim - 2), (0, z.ndim - 1)) if paired else ((0,), (0,))
+        return jax.lax.dot_general(weight, z, (contract, (modes_of_weight, modes_of_z)), precision=highest)
+
+
+def check_modes(n_modes: Sequence[int] | int) -> tuple[int, ...]:
+    """Mode counts as a tuple, one per axis, 1 to 3 axes."""
+    modes = tuple(n_modes) if isinstance(n_modes, Sequence) else (n_modes,)
+    if not 1 <= len(modes) <= 3:
+        raise ValueError(f"n_modes: expected 1 to 3 counts, one per axis, got {n_modes!r}; give e.g. (16, 16).")
+    for m in modes:
+        check_count(m, "n_modes")
+    return modes
+
+
+class _AxisPlan(NamedTuple):
+    """The basis of one axis, sampled on the grid that comes in and on the one that goes out.
+
+    Matrices by kind, with pair axes q (in) and r (out): `"real"` (n, k) and (k, n) for sine and cosine
+    bases; `"half"` (n, k, r) and (k, q, n), the Fourier axis that meets a real field; `"full"` (n, q, k, r)
+    and (k, q, n, r), a Fourier axis that meets pairs.
+    """
+
+    analysis: np.ndarray
+    synthesis: np.ndarray
+    kind: str
+    weight_modes: tuple[int, int]  # the stored modes that this grid carries
+
+
+@functools.lru_cache(maxsize=256)
+def _plan_axis(axis: Axis, new_axis: Axis, m: int, kind: str) -> _AxisPlan:
+    n = axis.num_points
+    if kind == "real":
+        kept = min(m, n)
+        analysis = transforms.analysis_matrix(axis, kept).T
+        return _AxisPlan(analysis, transforms.synthesis_matrix(new_axis, kept).T, kind, (0, kept))
+    if kind == "half":
+        frequencies = np.arange(min(m // 2, n // 2) + 1)
+        forward, backward = _fourier(axis, frequencies) / n, _fourier(new_axis, frequencies).T
+        # u = Re sum_k factor_k c_k exp(i k x): each k > 0 stands for both signs, 0 and Nyquist for themselves.
+        factor = np.where((frequencies == 0) | (2 * frequencies == n), 1.0, 2.0)[:, None]
+        analysis = np.stack([forward.real, -forward.imag], -1)
+        synthesis = np.stack([factor * backward.real, -factor * backward.imag], 1)
+        return _AxisPlan(analysis, synthesis, kind, (0, len(frequencies)))
+    low, high = max(-(m // 2), -(n // 2)), min(m // 2 + m % 2, n // 2 + n % 2)
+    frequencies = np.arange(low, high)
+    forward, backward = _fourier(axis, frequencies).conj() / n, _fourier(new_axis, frequencies).T
+    return _AxisPlan(_as_real_product(forward), _as_real_product(backward), kind, (low + m // 2, high + m // 2))
+
+
+def _as_real_product(matrix: np.ndarray) -> np.ndarray:
+    """A complex matrix (i, j) as a real one (i, q, j, r) that maps pairs to pairs."""
+    re, im = matrix.real, matrix.imag
+    return np.stack([np.stack([re, im], -1), np.stack([-im, re], -1)], 1)
+
+
+def _contract(z: Array, matrix: np.ndarray, z_dims: tuple[int, ...]) -> Array:
+    dims = tuple(range(len(z_dims)))
+    return jnp.tensordot(z, jnp.asarray(matrix, z.dtype), (z_dims, dims), precision=jax.lax.Precision.HIGHEST)
+
+
+def _expand(z: Array, a: int, plan: _AxisPlan, half_axis: int | None) -> Array:
+    """Replaces axis `a` of (channels, points 0 ... a, modes last to a + 1[, pair]) by its modes, put last."""
+    if plan.kind == "full":
+        return _contract(z, plan.analysis, (a + 1, z.ndim - 1))
+    paired = half_axis is not None and a < half_axis
+    z = _contract(z, plan.analysis, (a + 1,))
+    return jnp.swapaxes(z, -1, -2) if paired else z  # the pair axis stays last
+
+
+def _sample(z: Array, a: int, plan: _AxisPlan, half_axis: int | None, ndim: int) -> Array:
+    """Replaces the modes of axis `a` in (modes last to a, out, points 0 ... a - 1[, pair]) by points, put last."""
+    modes = ndim - 1 - a
+    if plan.kind != "real":
+        return _contract(z, plan.synthesis, (modes, z.ndim - 1))
+    z = _contract(z, plan.synthesis, (modes,))
+    return jnp.swapaxes(z, -1, -2) if half_axis is not None and a < half_axis else z
+
+
+def _fourier(axis: Axis, frequencies: np.ndarray) -> np.ndarray:
+    """exp(2 pi i k x/L) at the points, (n, k), angles reduced in integers."""
+    p, q = transforms.positions(axis)
+    return np.exp(2j * np.pi * ((p[:, None] * frequencies) % q) / q)

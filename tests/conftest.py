@@ -1,0 +1,23 @@
+"""Shared by all tests: two simulated devices, a stream of keys, and double precision where a test asks for it."""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def getkey():
+    """A function that returns a new random key at every call, the same sequence in every test."""
+    count = iter(range(10**6))
+    return lambda: jax.random.fold_in(jax.random.key(20), next(count))
+
+
+@pytest.fixture
+def x64():
+    """Double precision inside one test only."""
+    with jax.enable_x64(True):
+        yield
