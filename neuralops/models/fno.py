@@ -20,13 +20,14 @@ from jaxtyping import Array, Float
 
 from neuralops import transforms
 from neuralops.grid import per_axis
+from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.norm import GroupNorm, make_norm
 from neuralops.nn.pointwise import ChannelMLP, Linear, SoftGate, activation_named, check_count
 from neuralops.nn.spectral import SpectralConv
 from neuralops.operator import AbstractOperator, Envelope, check_field
 
 
-class FNOBlock(AbstractOperator):
+class FNOBlock(AbstractLayer):
     """One layer of the operator: spectral convolution plus linear skip, then a gated channel MLP.
 
     With input x, post-activation (the default) is
@@ -76,18 +77,22 @@ class FNOBlock(AbstractOperator):
     def envelope(self) -> Envelope:
         return self.spectral.envelope
 
-    def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels *grid"]:
+    @property
+    def in_channels(self) -> int:
+        return self.skip.in_channels
+
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
         act = activation_named(self.activation)
         last_act = activation_named("identity") if self.is_last else act
-        norm_1, norm_2 = (norm or activation_named("identity") for norm in self.norms)
+        norm_1, norm_2 = (norm.channels_last if norm else activation_named("identity") for norm in self.norms)
+        spectral, skip = self.spectral.channels_last, self.skip.channels_last
+        mlp, gate = self.mlp.channels_last, self.gate.channels_last
         if self.preactivation:
             x = norm_1(act(u))
-            h = last_act(self.spectral(x) + self.skip(x))
-            return self.mlp(norm_2(h)) + self.gate(x)
-        h = last_act(norm_1(self.spectral(u)) + self.skip(u))
-        return last_act(norm_2(self.mlp(h) + self.gate(u)))
+            h = last_act(spectral(x) + skip(x))
+            return mlp(norm_2(h)) + gate(x)
+        h = last_act(norm_1(spectral(u)) + skip(u))
+        return last_act(norm_2(mlp(h) + gate(u)))
 
 
 class FNO(AbstractOperator):
@@ -252,26 +257,28 @@ class FNO(AbstractOperator):
         self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
     ) -> Float[Array, "channels_out *grid"]:
         check_field(u, channels=self.in_channels, ndim=len(self.n_modes), where="FNO")
+        grid = u.shape[1:]
+        x = jnp.moveaxis(u, 0, -1)
         if self.positional_embedding:
-            u = jnp.concatenate([u, jnp.asarray(self._coordinates(u.shape[1:]), u.dtype)])
-        v = self.lifting(u)
-        padding = self._padding(u.shape[1:])
+            x = jnp.concatenate([x, jnp.asarray(self._coordinates(grid), x.dtype)], -1)
+        v = self.lifting.channels_last(x)
+        padding = self._padding(grid)
         if padding:
-            v = jnp.pad(v, [(0, 0), *((p, p) for p in padding)])
+            v = jnp.pad(v, [*((p, p) for p in padding), (0, 0)])
         for block in self.blocks:
             # The block is an argument of the checkpointed function, so its parameters stay differentiable.
-            v = jax.checkpoint(lambda b, x: b(x))(block, v) if self.checkpoint_blocks else block(v)
+            v = jax.checkpoint(FNOBlock.channels_last)(block, v) if self.checkpoint_blocks else block.channels_last(v)
         if padding:
-            v = v[(slice(None), *(slice(p, n - p) for p, n in zip(padding, v.shape[1:], strict=True)))]
-        return self.projection(v)
+            v = v[tuple(slice(p, p + n) for p, n in zip(padding, grid, strict=True))]
+        return jnp.moveaxis(self.projection.channels_last(v), -1, 0)
 
     def _coordinates(self, grid: tuple[int, ...]) -> np.ndarray:
-        """One channel per axis: the coordinate as a fraction of the extent."""
+        """The coordinates as fractions of the extent, (*grid, ndim)."""
         fractions = []
         for n, boundary, centering in zip(grid, self.boundary, self.centering, strict=True):
             p, q = transforms.positions(transforms.Axis(n, boundary, centering))
             fractions.append(p / q)
-        return np.stack(np.meshgrid(*fractions, indexing="ij"))
+        return np.stack(np.meshgrid(*fractions, indexing="ij"), -1)
 
     def _padding(self, grid: tuple[int, ...]) -> tuple[int, ...] | None:
         if self.domain_padding is None:

@@ -13,13 +13,14 @@ from jaxtyping import Array, Float
 
 from neuralops import transforms
 from neuralops.grid import check_boundary, per_axis
-from neuralops.nn.pointwise import ANY_GRID, check_count, per_channel
-from neuralops.operator import AbstractOperator, Envelope, check_field
+from neuralops.nn.layer import AbstractLayer
+from neuralops.nn.pointwise import ANY_GRID, check_count
+from neuralops.operator import Envelope
 
 NORMS = (None, "instance_norm", "group_norm")
 
 
-class GroupNorm(AbstractOperator):
+class GroupNorm(AbstractLayer):
     """Subtracts the mean and divides by the standard deviation over a group of channels and the domain.
 
     The two moments are quadratures of the grid (a Neumann end node counts half), not plain averages.
@@ -60,19 +61,19 @@ class GroupNorm(AbstractOperator):
     def envelope(self) -> Envelope:
         return ANY_GRID
 
-    def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels *grid"]:
-        check_field(u, channels=self.channels, ndim=None, where="GroupNorm")
-        weights = self._weights(u.shape[1:]).astype(u.dtype)
-        grouped = u.reshape(self.groups, -1, *u.shape[1:])
-        axes = tuple(range(1, grouped.ndim))
-        mean = (grouped * weights).mean(1, keepdims=True).sum(axes, keepdims=True)
-        variance = (jnp.square(grouped - mean) * weights).mean(1, keepdims=True).sum(axes, keepdims=True)
+    @property
+    def in_channels(self) -> int:
+        return self.channels
+
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
+        grid = u.shape[:-1]
+        weights = self._weights(grid).astype(u.dtype)[..., None, None]
+        grouped = u.reshape(*grid, self.groups, -1)
+        axes = tuple(range(len(grid)))
+        mean = (grouped * weights).sum(axes, keepdims=True).mean(-1, keepdims=True)
+        variance = (jnp.square(grouped - mean) * weights).sum(axes, keepdims=True).mean(-1, keepdims=True)
         v = ((grouped - mean) * jax.lax.rsqrt(variance + self.eps)).reshape(u.shape)
-        if self.weight is None or self.bias is None:
-            return v
-        return per_channel(self.weight, v) * v + per_channel(self.bias, v)
+        return v if self.weight is None or self.bias is None else self.weight * v + self.bias
 
     def _weights(self, grid: tuple[int, ...]) -> np.ndarray:
         """Quadrature weights of the grid, normalised to sum one."""

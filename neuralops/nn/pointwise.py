@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neuralops.operator import AbstractOperator, Envelope, check_field
+from neuralops.nn.layer import AbstractLayer
+from neuralops.operator import Envelope
 
 ANY_GRID = Envelope(ndim=(1, 2, 3), boundary=("periodic", "dirichlet", "neumann"), refinement="exact")
 
@@ -55,7 +56,7 @@ def check_count(value: int, name: str, minimum: int = 1) -> int:
     return value
 
 
-class Linear(AbstractOperator):
+class Linear(AbstractLayer):
     """One linear map of the channels at every point, a 1 x 1 convolution.
 
     **Arguments:** `in_channels`, `out_channels`, `use_bias`, and `key` for the initial values, which are
@@ -81,15 +82,12 @@ class Linear(AbstractOperator):
     def envelope(self) -> Envelope:
         return ANY_GRID
 
-    def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid"]:
-        check_field(u, channels=self.in_channels, ndim=None, where="Linear")
-        v = jnp.tensordot(self.weight, u, axes=1)
-        return v if self.bias is None else v + per_channel(self.bias, v)
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels_out"]:
+        v = u @ self.weight.T
+        return v if self.bias is None else v + self.bias
 
 
-class ChannelMLP(AbstractOperator):
+class ChannelMLP(AbstractLayer):
     """A two-layer perceptron on the channels at every point.
 
     **Arguments:** `in_channels`, `out_channels`, `hidden_channels`, `activation` by name (not applied
@@ -117,13 +115,11 @@ class ChannelMLP(AbstractOperator):
     def envelope(self) -> Envelope:
         return ANY_GRID
 
-    def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid"]:
-        return self.second(activation_named(self.activation)(self.first(u)))
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels_out"]:
+        return self.second.channels_last(activation_named(self.activation)(self.first.channels_last(u)))
 
 
-class SoftGate(AbstractOperator):
+class SoftGate(AbstractLayer):
     """Multiplies each channel by its own weight, one at the start."""
 
     weight: Float[Array, " channels"]
@@ -137,13 +133,9 @@ class SoftGate(AbstractOperator):
     def envelope(self) -> Envelope:
         return ANY_GRID
 
-    def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels *grid"]:
-        check_field(u, channels=self.channels, ndim=None, where="SoftGate")
-        return per_channel(self.weight, u) * u
+    @property
+    def in_channels(self) -> int:
+        return self.channels
 
-
-def per_channel(values: Float[Array, " channels"], u: Float[Array, "channels *grid"]) -> Array:
-    """Shapes one value per channel so that it broadcasts against the field `u`."""
-    return values.reshape(values.shape + (1,) * (u.ndim - 1))
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
+        return self.weight * u

@@ -3,8 +3,8 @@
 Only the kept modes are computed, by matrix products with the basis functions sampled at the points (a
 partial transform). That is exact on every grid, odd, even or coarser than the modes; it makes output on
 another grid a matter of sampling the same functions there; and it is faster than an FFT for the mode
-counts in use (`docs/benchmarks.md`). Channels are kept first in memory so that the two large products
-per axis need no transposition, and everything is real arithmetic.
+counts in use (`docs/benchmarks.md`). Axes are expanded first to last and sampled last to first, so that
+the two large products touch whole rows of memory, and everything is real arithmetic.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from jaxtyping import Array, Float
 from neuralops import transforms
 from neuralops.grid import CENTERINGS, check_boundary, per_axis
 from neuralops.nn.factorized import FactorizedWeight
-from neuralops.nn.pointwise import check_count, per_channel
+from neuralops.nn.pointwise import check_count
 from neuralops.operator import AbstractOperator, Envelope, check_field
 from neuralops.transforms import Axis
+
+HIGHEST = jax.lax.Precision.HIGHEST  # on a GPU the default would round to ten bits
 
 
 class SpectralConv(AbstractOperator):
@@ -141,26 +143,33 @@ class SpectralConv(AbstractOperator):
         """Applies the convolution; `num_points` samples the result on another grid of the same box."""
         ndim = len(self.n_modes)
         check_field(u, channels=self.in_channels, ndim=ndim, where="SpectralConv")
-        grid = u.shape[1:]
-        new_grid = grid if num_points is None else per_axis(num_points, ndim, "num_points")
+        new_grid = u.shape[1:] if num_points is None else per_axis(num_points, ndim, "num_points")
         for n in new_grid:
             check_count(n, "num_points")
-        plans = [self._plan(a, n, n_out) for a, (n, n_out) in enumerate(zip(grid, new_grid, strict=True))]
+        return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), new_grid), -1, 0)
+
+    def channels_last(
+        self, u: Float[Array, "*grid channels"], new_grid: tuple[int, ...] | None = None
+    ) -> Float[Array, "*grid_out channels_out"]:
+        """The same map on `(*grid, channels)`, without checks."""
+        ndim = u.ndim - 1
+        grid = u.shape[:-1]
+        plans = [self._plan(a, n, n_out) for a, (n, n_out) in enumerate(zip(grid, new_grid or grid, strict=True))]
         z = u
-        for a in reversed(range(ndim)):
-            z = _expand(z, a, plans[a], self.half_axis)
-        z = self._mix(z, [plan.weight_modes for plan in plans])
         for a in range(ndim):
-            z = _sample(z, a, plans[a], self.half_axis, ndim)
-        return z if self.bias is None else z + per_channel(self.bias, z)
+            z = _expand(z, a, plans[a])
+        z = self._mix(z, [plan.weight_modes for plan in plans])
+        for a in reversed(range(ndim)):
+            z = _sample(z, a, plans[a])
+        return z if self.bias is None else z + self.bias
 
     def _plan(self, a: int, n: int, n_out: int) -> _AxisPlan:
-        kind = "real" if self.boundary[a] != "periodic" else "half" if a == self.half_axis else "full"
         axis = Axis(n, self.boundary[a], self.centering[a])
-        return _plan_axis(axis, axis._replace(num_points=n_out), self.n_modes[a], kind)
+        first = "periodic" not in self.boundary[:a]
+        return _plan_axis(axis, axis._replace(num_points=n_out), self.n_modes[a], first, a == self.half_axis)
 
     def _mix(self, z: Array, chosen: list[tuple[int, int]]) -> Array:
-        """Multiplies the modes by R: (channels, modes last to first[, pair]) -> (modes last to first, out[, pair])."""
+        """Multiplies the modes by R, (*modes, in[, pair]) -> (*modes, out[, pair])."""
         ndim, paired = len(chosen), self.half_axis is not None
         weight = self.weight.array()  # ([2,] in[, out], *modes), the pair only where there is a Fourier axis
         for a, (start, stop) in enumerate(chosen):
@@ -169,16 +178,13 @@ class SpectralConv(AbstractOperator):
             # A complex product as a real one: (re, im) of z meets [[re, im], [-im, re]] of the weight.
             re, im = weight
             weight = jnp.stack([jnp.stack([re, im], -1), jnp.stack([-im, re], -1)], -2)  # (in[, out], *modes, q, r)
-        channels = 1 if self.separable else 2
-        modes_of_weight = tuple(channels + a for a in reversed(range(ndim)))
-        modes_of_z = tuple(range(1, ndim + 1))
-        highest = jax.lax.Precision.HIGHEST
+        modes = tuple(range(ndim))
         if self.separable:
-            weight = jnp.moveaxis(weight, (*modes_of_weight, 0), tuple(range(ndim + 1)))
-            z = jnp.moveaxis(z, 0, ndim)
-            return jnp.einsum("...q,...qr->...r", z, weight, precision=highest) if paired else z * weight
-        contract = ((0, weight.ndim - 2), (0, z.ndim - 1)) if paired else ((0,), (0,))
-        return jax.lax.dot_general(weight, z, (contract, (modes_of_weight, modes_of_z)), precision=highest)
+            weight = jnp.moveaxis(weight, 0, ndim)
+            return jnp.einsum("...q,...qr->...r", z, weight, precision=HIGHEST) if paired else z * weight
+        weight_modes = tuple(2 + a for a in modes)
+        contract = ((ndim, ndim + 1), (0, weight.ndim - 2)) if paired else ((ndim,), (0,))
+        return jax.lax.dot_general(z, weight, (contract, (modes, weight_modes)), precision=HIGHEST)
 
 
 def check_modes(n_modes: Sequence[int] | int) -> tuple[int, ...]:
@@ -194,65 +200,64 @@ def check_modes(n_modes: Sequence[int] | int) -> tuple[int, ...]:
 class _AxisPlan(NamedTuple):
     """The basis of one axis, sampled on the grid that comes in and on the one that goes out.
 
-    Matrices by kind, with pair axes q (in) and r (out): `"real"` (n, k) and (k, n) for sine and cosine
-    bases; `"half"` (n, k, r) and (k, q, n), the Fourier axis that meets a real field; `"full"` (n, q, k, r)
-    and (k, q, n, r), a Fourier axis that meets pairs.
+    Matrices act from the left. A sine or cosine basis has (k, n) and (n, k) and treats both parts of a
+    pair alike. A Fourier axis turns real fields into pairs (k, r, n) if it is the first one and pairs into
+    pairs (k, r, n, q) otherwise, and back, where the first one takes the real part.
     """
 
     analysis: np.ndarray
     synthesis: np.ndarray
-    kind: str
+    is_fourier: bool
+    is_first: bool  # no Fourier axis before it
     weight_modes: tuple[int, int]  # the stored modes that this grid carries
 
 
 @functools.lru_cache(maxsize=256)
-def _plan_axis(axis: Axis, new_axis: Axis, m: int, kind: str) -> _AxisPlan:
+def _plan_axis(axis: Axis, new_axis: Axis, m: int, first: bool, half: bool) -> _AxisPlan:
     n = axis.num_points
-    if kind == "real":
+    if axis.boundary != "periodic":
         kept = min(m, n)
-        analysis = transforms.analysis_matrix(axis, kept).T
-        return _AxisPlan(analysis, transforms.synthesis_matrix(new_axis, kept).T, kind, (0, kept))
-    if kind == "half":
-        frequencies = np.arange(min(m // 2, n // 2) + 1)
-        forward, backward = _fourier(axis, frequencies) / n, _fourier(new_axis, frequencies).T
-        # u = Re sum_k factor_k c_k exp(i k x): each k > 0 stands for both signs, 0 and Nyquist for themselves.
-        factor = np.where((frequencies == 0) | (2 * frequencies == n), 1.0, 2.0)[:, None]
-        analysis = np.stack([forward.real, -forward.imag], -1)
-        synthesis = np.stack([factor * backward.real, -factor * backward.imag], 1)
-        return _AxisPlan(analysis, synthesis, kind, (0, len(frequencies)))
-    low, high = max(-(m // 2), -(n // 2)), min(m // 2 + m % 2, n // 2 + n % 2)
+        analysis, synthesis = transforms.analysis_matrix(axis, kept), transforms.synthesis_matrix(new_axis, kept)
+        return _AxisPlan(analysis, synthesis, False, first, (0, kept))
+    if half:
+        low, high, shift = 0, min(m // 2, n // 2) + 1, 0
+    else:
+        low, high, shift = max(-(m // 2), -(n // 2)), min(m // 2 + m % 2, n // 2 + n % 2), m // 2
     frequencies = np.arange(low, high)
-    forward, backward = _fourier(axis, frequencies).conj() / n, _fourier(new_axis, frequencies).T
-    return _AxisPlan(_as_real_product(forward), _as_real_product(backward), kind, (low + m // 2, high + m // 2))
+    analysis = _as_real_product(_fourier(axis, frequencies).conj().T / n)
+    backward = _fourier(new_axis, frequencies)
+    if half:  # each k > 0 stands for both signs; the mean and the Nyquist mode stand for themselves
+        backward = backward * np.where((frequencies == 0) | (2 * frequencies == n), 1.0, 2.0)
+    synthesis = _as_real_product(backward)
+    if first:  # a real field comes in, and the real part goes out
+        analysis, synthesis = analysis[..., 0], synthesis[:, 0]
+    return _AxisPlan(analysis, synthesis, True, first, (low + shift, high + shift))
 
 
 def _as_real_product(matrix: np.ndarray) -> np.ndarray:
-    """A complex matrix (i, j) as a real one (i, q, j, r) that maps pairs to pairs."""
+    """A complex matrix (i, j) as a real one (i, r, j, q) that maps pairs q to pairs r."""
     re, im = matrix.real, matrix.imag
-    return np.stack([np.stack([re, im], -1), np.stack([-im, re], -1)], 1)
+    return np.stack([np.stack([re, -im], -1), np.stack([im, re], -1)], 1)
 
 
-def _contract(z: Array, matrix: np.ndarray, z_dims: tuple[int, ...]) -> Array:
-    dims = tuple(range(len(z_dims)))
-    return jnp.tensordot(z, jnp.asarray(matrix, z.dtype), (z_dims, dims), precision=jax.lax.Precision.HIGHEST)
+def _expand(z: Array, a: int, plan: _AxisPlan) -> Array:
+    """Turns the points of axis `a` in (modes before a, points from a, channels[, pair]) into its modes."""
+    return _contract(plan.analysis, z, a, takes_pair=not plan.is_first, gives_pair=True, is_fourier=plan.is_fourier)
 
 
-def _expand(z: Array, a: int, plan: _AxisPlan, half_axis: int | None) -> Array:
-    """Replaces axis `a` of (channels, points 0 ... a, modes last to a + 1[, pair]) by its modes, put last."""
-    if plan.kind == "full":
-        return _contract(z, plan.analysis, (a + 1, z.ndim - 1))
-    paired = half_axis is not None and a < half_axis
-    z = _contract(z, plan.analysis, (a + 1,))
-    return jnp.swapaxes(z, -1, -2) if paired else z  # the pair axis stays last
+def _sample(z: Array, a: int, plan: _AxisPlan) -> Array:
+    """Turns the modes of axis `a` in (modes up to a, points after a, channels[, pair]) into points."""
+    return _contract(plan.synthesis, z, a, takes_pair=True, gives_pair=not plan.is_first, is_fourier=plan.is_fourier)
 
 
-def _sample(z: Array, a: int, plan: _AxisPlan, half_axis: int | None, ndim: int) -> Array:
-    """Replaces the modes of axis `a` in (modes last to a, out, points 0 ... a - 1[, pair]) by points, put last."""
-    modes = ndim - 1 - a
-    if plan.kind != "real":
-        return _contract(z, plan.synthesis, (modes, z.ndim - 1))
-    z = _contract(z, plan.synthesis, (modes,))
-    return jnp.swapaxes(z, -1, -2) if half_axis is not None and a < half_axis else z
+def _contract(matrix: np.ndarray, z: Array, a: int, *, takes_pair: bool, gives_pair: bool, is_fourier: bool) -> Array:
+    takes_pair, gives_pair = takes_pair and is_fourier, gives_pair and is_fourier
+    rank = matrix.ndim
+    dims = ((rank - 2, rank - 1), (a, z.ndim - 1)) if takes_pair else ((rank - 1,), (a,))
+    z = jnp.tensordot(jnp.asarray(matrix, z.dtype), z, dims, precision=HIGHEST)
+    if gives_pair:
+        z = jnp.moveaxis(z, 1, -1)
+    return jnp.moveaxis(z, 0, a)
 
 
 def _fourier(axis: Axis, frequencies: np.ndarray) -> np.ndarray:
