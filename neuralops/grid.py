@@ -25,8 +25,7 @@ def per_axis(value: Any, ndim: int, name: str) -> tuple[Any, ...]:
         return (value,) * ndim
     if len(value) != ndim:
         raise ValueError(
-            f"{name}: expected one value or one per axis ({ndim}), got {len(value)}: {value!r}; "
-            f"give {ndim} values."
+            f"{name}: expected one value or one per axis ({ndim}), got {len(value)}: {value!r}; give {ndim} values."
         )
     return tuple(value)
 
@@ -114,9 +113,7 @@ class Grid:
     @property
     def axes(self) -> tuple[Axis, ...]:
         """Per axis what the modal transforms need: points, boundary, centring."""
-        return tuple(
-            Axis(n, b, c) for n, b, c in zip(self.num_points, self.boundary, self.centering, strict=True)
-        )
+        return tuple(Axis(n, b, c) for n, b, c in zip(self.num_points, self.boundary, self.centering, strict=True))
 
     @property
     def spacing(self) -> tuple[float, ...]:

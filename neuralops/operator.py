@@ -40,8 +40,8 @@ class Operator(Protocol):
     """
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid_out"]: ...
+        self, u: Float[Array, channels * grid], /, *, key: Array | None = None
+    ) -> Float[Array, channels_out * grid_out]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +111,7 @@ def as_operator(function: Any) -> Any:
     return function
 
 
-def check_field(
-    u: Any, *, channels: int | None, ndim: int | None, name: str = "u", where: str = "operator"
-) -> None:
+def check_field(u: Any, *, channels: int | None, ndim: int | None, name: str = "u", where: str = "operator") -> None:
     """Refuses a field of the wrong rank, channel count or dtype before anything is computed.
 
     **Arguments:**
@@ -128,8 +126,7 @@ def check_field(
     shape = getattr(u, "shape", None)
     if shape is None or not hasattr(u, "dtype"):
         raise ValueError(
-            f"{name}: {where} expects an array (channels, *grid), got {type(u).__name__}; "
-            "convert it with jnp.asarray."
+            f"{name}: {where} expects an array (channels, *grid), got {type(u).__name__}; convert it with jnp.asarray."
         )
     if ndim is not None and len(shape) != ndim + 1:
         if len(shape) == ndim + 2:
@@ -139,18 +136,17 @@ def check_field(
         else:
             mend = f"build the operator for {max(len(shape) - 1, 1)} space dimensions or reshape the field."
         raise ValueError(
-            f"{name}: {where} expects (channels, *grid) with {ndim} space dimensions, got shape {tuple(shape)}; "
-            + mend
+            f"{name}: {where} expects (channels, *grid) with {ndim} space dimensions, got shape {tuple(shape)}; " + mend
         )
     if len(shape) < 2:
         raise ValueError(f"{name}: {where} expects (channels, *grid), got shape {tuple(shape)}; use u[None].")
     if channels is not None and shape[0] != channels:
-        mend = "channels come first: use jnp.moveaxis(u, -1, 0)." if shape[-1] == channels else (
-            f"build the operator with in_channels={shape[0]} or give it {channels} channels."
+        mend = (
+            "channels come first: use jnp.moveaxis(u, -1, 0)."
+            if shape[-1] == channels
+            else (f"build the operator with in_channels={shape[0]} or give it {channels} channels.")
         )
-        raise ValueError(
-            f"{name}: {where} expects {channels} channel(s) first, got shape {tuple(shape)}; " + mend
-        )
+        raise ValueError(f"{name}: {where} expects {channels} channel(s) first, got shape {tuple(shape)}; " + mend)
     if min(shape[1:]) < 1:
         raise ValueError(f"{name}: {where} got an empty grid, shape {tuple(shape)}; give at least one point.")
     if not jnp.issubdtype(u.dtype, jnp.floating):

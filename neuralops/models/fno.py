@@ -173,12 +173,18 @@ class FNO(AbstractOperator):
         centering: Any = "node",
         key: Array,
     ) -> None:
-        for name, value in (("n_layers", n_layers), ("in_channels", in_channels), ("out_channels", out_channels),
-                            ("hidden_channels", hidden_channels)):
+        for name, value in (
+            ("n_layers", n_layers),
+            ("in_channels", in_channels),
+            ("out_channels", out_channels),
+            ("hidden_channels", hidden_channels),
+        ):
             check_count(value, name)
-        for name, ratio in (("lifting_channel_ratio", lifting_channel_ratio),
-                            ("projection_channel_ratio", projection_channel_ratio),
-                            ("channel_mlp_expansion", channel_mlp_expansion)):
+        for name, ratio in (
+            ("lifting_channel_ratio", lifting_channel_ratio),
+            ("projection_channel_ratio", projection_channel_ratio),
+            ("channel_mlp_expansion", channel_mlp_expansion),
+        ):
             if not ratio > 0 or round(ratio * hidden_channels) < 1:
                 raise ValueError(f"{name}: expected a positive ratio of hidden_channels, got {ratio!r}; give e.g. 2.")
         if positional_embedding not in ("grid", None):
@@ -254,8 +260,8 @@ class FNO(AbstractOperator):
         return Envelope(inner.ndim, inner.boundary, "consistent", order=1 if jumps or self.domain_padding else 2)
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid"]:
+        self, u: Float[Array, channels * grid], /, *, key: Array | None = None
+    ) -> Float[Array, channels_out * grid]:
         check_field(u, channels=self.in_channels, ndim=len(self.n_modes), where="FNO")
         grid = u.shape[1:]
         x = jnp.moveaxis(u, 0, -1)

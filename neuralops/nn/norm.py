@@ -87,7 +87,7 @@ class GroupNorm(AbstractLayer):
 
 
 def make_norm(name: str | None, channels: int, boundary: Any, centering: Any) -> GroupNorm | None:
-    """The normalisation a model asks for by name: `None`, `"instance_norm"` (no affine map), `"group_norm"` (one group)."""
+    """The normalisation a model asks for: `None`, `"instance_norm"` (no affine map) or `"group_norm"` (one group)."""
     if name not in NORMS:
         raise ValueError(f"norm: expected one of {NORMS}, got {name!r}; use one of these words.")
     if name is None:
