@@ -67,7 +67,10 @@ def panel(
         )
     if grid is not None:
         if grid.ndim != ndim:
-            raise ValueError(f"grid: expected {ndim} axes as the targets have, got {grid.ndim}; give their grid.")
+            raise ValueError(
+                f"grid: expected the {ndim} space axes of the targets {fields[1].shape}, got {grid.ndim}; "
+                "give their grid, or the sample axis with u[None]."
+            )
         grid.check(fields[1], "targets")
     for name, value, least in (("channel", channel, 0), ("num_rows", num_rows, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

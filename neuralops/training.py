@@ -224,7 +224,7 @@ def _named(metrics: Any, reserved: tuple[str, ...] = ()) -> dict[str, Callable[.
 def _check_shapes(op: Any, data: ArrayData | SourceData, judges: dict[str, Callable[..., Any]], name: str) -> None:
     """Refuses an operator whose output is not shaped like the targets, and a loss that is not one number."""
     shape, wanted = data.shapes
-    prediction = jax.eval_shape(lambda op, u: op(u), op, jax.ShapeDtypeStruct(shape, data.dtype))
+    prediction = jax.eval_shape(lambda op, u: op(u), op, jax.ShapeDtypeStruct(shape, data.dtypes[0]))
     if tuple(getattr(prediction, "shape", ())) != tuple(wanted):
         raise ValueError(
             f"{name}: expected outputs of shape {getattr(prediction, 'shape', None)}, what op makes of {shape}, got "
@@ -233,7 +233,7 @@ def _check_shapes(op: Any, data: ArrayData | SourceData, judges: dict[str, Calla
     for judge, function in judges.items():
         if not callable(function):
             raise ValueError(f"{judge}: expected a function (prediction, target), got {function!r}; use losses.l2().")
-        value = jax.eval_shape(function, prediction, jax.ShapeDtypeStruct(wanted, data.dtype))
+        value = jax.eval_shape(function, prediction, jax.ShapeDtypeStruct(wanted, data.dtypes[1]))
         if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
             raise ValueError(
                 f"{judge}: expected one real number per sample, got {value}; reduce it with jnp.mean "

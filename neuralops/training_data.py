@@ -38,12 +38,18 @@ def _batches(order: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray
     return np.resize(order, (steps, batch_size)).astype(np.int32), counts  # filled up from the front
 
 
+def _truth(dtype: Any) -> Any:
+    """The precision of the targets: never less than single, or a half-precision operator would blur the truth."""
+    return None if dtype is None else jnp.promote_types(dtype, jnp.float32)
+
+
 class ArrayData:
     """Samples in memory, moved to the device once."""
 
     def __init__(self, samples: Samples, dtype: Any) -> None:
-        self.inputs, self.outputs = jnp.asarray(samples.inputs, dtype), jnp.asarray(samples.outputs, dtype)
-        self.num_samples, self.dtype = len(self.inputs), self.inputs.dtype
+        self.inputs = jnp.asarray(samples.inputs, dtype)
+        self.outputs = jnp.asarray(samples.outputs, _truth(dtype))
+        self.num_samples, self.dtypes = len(self.inputs), (self.inputs.dtype, self.outputs.dtype)
         self.shapes = self.inputs.shape[1:], self.outputs.shape[1:]
 
     def feeds(self, order: np.ndarray, batch_size: int) -> Iterator[Feed]:
@@ -63,7 +69,8 @@ class SourceData:
         item = self._item(0)
         check_samples(tuple(x[None] for x in item), name)
         self.shapes = item[0].shape, item[1].shape
-        self.dtype = jax.dtypes.canonicalize_dtype(item[0].dtype if dtype is None else dtype)
+        wanted = (x.dtype if word is None else word for x, word in zip(item, (dtype, _truth(dtype)), strict=True))
+        self.dtypes = tuple(jax.dtypes.canonicalize_dtype(word) for word in wanted)
 
     def _item(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         item = self.source[index]
@@ -86,7 +93,7 @@ class SourceData:
                     )
                 check_finite(x[None], f"{self.name}[{row}].{field}")
         inputs, outputs = zip(*items, strict=True)
-        return np.stack(inputs).astype(self.dtype), np.stack(outputs).astype(self.dtype)
+        return np.stack(inputs).astype(self.dtypes[0]), np.stack(outputs).astype(self.dtypes[1])
 
     def feeds(self, order: np.ndarray, batch_size: int) -> Iterator[Feed]:
         """The samples in this order, some batches at a time; a thread reads ahead while the device computes."""

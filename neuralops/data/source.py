@@ -1,0 +1,253 @@
+"""Samples on disk: opened lazily, read sample by sample, checked before they are believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from neuralops.data.layout import DIGEST, Header, as_json, little_endian, violations, write_file
+from neuralops.data.samples import Samples, check_finite, check_samples
+from neuralops.grid import Grid
+
+_BLOCK = 64  # samples read at once where all of them are scanned
+_FAILURES = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError)
+
+
+class HDF5Source:
+    """A file written by `generate`, read lazily.
+
+    `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike;
+    `source[i:j]` the same with a sample axis in front; `source.load()` all of it as `Samples`. With `len` and
+    integer indexing alone it is a data source for Grain and a map-style data set for PyTorch's loader.
+
+    The file is opened at the first read in each process, so a source can be pickled and survives a fork. Use
+    it in a `with` block, or `close()` it; reading again opens it again.
+
+    **Raises:** `FileNotFoundError`; `ValueError` when the file is cut short, foreign or breaks the layout.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ValueError(f"path: expected a path, got {type(path).__name__}; give the file's name.")
+        self.path = Path(path).absolute()  # a worker process may run in another folder
+        self._handle: tuple[int, h5py.File] | None = None
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"path: expected a data file, got {str(path)!r}, which is not there; make it with generate(...)."
+            )
+        try:
+            file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise ValueError(
+                f"path: expected an HDF5 file, got {str(path)!r}, which HDF5 cannot open ({error}); it is cut short or "
+                "of another format, delete it and generate or fetch it again."
+            ) from error
+        with file:
+            try:
+                self.header = Header.of(file)
+                found = violations(file, self.header)
+                self._length = 0 if found else int(file.attrs["n_trajectories"])
+            except _FAILURES as error:
+                raise ValueError(
+                    f"path: expected a file of neuralops.data.generate, got {str(path)!r}: {error}."
+                ) from error
+        if found:
+            raise ValueError(
+                f"path: {str(path)!r} breaks the layout of neuralops.data: {'; '.join(found)}; "
+                "delete it and generate it again."
+            )
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of all fields."""
+        return self.header.grid
+
+    @property
+    def problem(self) -> str:
+        """The name of the problem, such as `"Darcy"`."""
+        return self.header.problem
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The arguments of the problem."""
+        return json.loads(self.header.parameters)
+
+    @property
+    def input_fields(self) -> tuple[str, ...]:
+        return self.header.input_fields
+
+    @property
+    def output_fields(self) -> tuple[str, ...]:
+        return self.header.output_fields
+
+    @property
+    def residual_norm(self) -> np.ndarray | None:
+        """The relative residual of each label, `(samples,)` in float64; `None` when the file has none."""
+        scalars = self._file["scalars"]
+        return scalars["residual_norm"][:] if "residual_norm" in scalars else None
+
+    @property
+    def _file(self) -> h5py.File:
+        if self._handle is None or self._handle[0] != os.getpid():  # a handle does not survive a fork
+            self._handle = (os.getpid(), h5py.File(self.path, "r"))
+        return self._handle[1]
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int | slice) -> dict[str, np.ndarray]:
+        if isinstance(index, slice):
+            chosen = range(*index.indices(len(self)))
+            step = abs(chosen.step)
+            rows = chosen if chosen.step > 0 else chosen[::-1]  # HDF5 reads forwards only
+            where: int | slice = slice(rows.start, rows.stop, step) if len(rows) else slice(0, 0)
+            sample = self._read(where)
+            return sample if chosen.step > 0 else {name: x[::-1] for name, x in sample.items()}
+        if isinstance(index, bool) or not isinstance(index, int | np.integer):
+            raise ValueError(f"index: expected an integer or a slice, got {index!r}; take source.load() for the rest.")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index: expected one of {len(self)} samples, got {index}.")
+        return self._read(int(index) % len(self))
+
+    def _read(self, index: int | slice) -> dict[str, np.ndarray]:
+        fields, axis = self._file["t0_fields"], int(isinstance(index, slice))
+        return {
+            "inputs": np.stack([fields[name][index] for name in self.input_fields], axis),
+            "outputs": np.stack([fields[name][index] for name in self.output_fields], axis),
+        }
+
+    def load(self) -> Samples:
+        """All samples in memory."""
+        return Samples(**self[:], residual_norm=self.residual_norm)
+
+    def sha256(self) -> str:
+        """A digest of the numbers: inputs, then outputs, `(samples, channels, *grid)` in C order, little endian."""
+        digest = hashlib.sha256()
+        for name in ("inputs", "outputs"):
+            for start in range(0, len(self), _BLOCK):
+                digest.update(little_endian(self[start : start + _BLOCK][name]))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Closes the file; a later read opens it again."""
+        if self._handle is not None and self._handle[0] == os.getpid():
+            self._handle[1].close()
+        self._handle = None
+
+    def __enter__(self) -> HDF5Source:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def __repr__(self) -> str:
+        return f"HDF5Source({str(self.path)!r}, {self.problem}, {len(self)} samples on {self.grid.shape})"
+
+
+def open(path: str | os.PathLike[str]) -> HDF5Source:
+    """Opens a file written by `generate`; reads its header only.
+
+    **Raises:** `FileNotFoundError`; `ValueError` saying what is wrong with the file and what to do.
+    """
+    return HDF5Source(path)
+
+
+def write(
+    path: str | os.PathLike[str],
+    samples: Samples | tuple[Any, Any],
+    *,
+    grid: Grid,
+    name: str,
+    input_fields: Sequence[str],
+    output_fields: Sequence[str],
+    parameters: Mapping[str, Any] | None = None,
+    compression: int | None = None,
+) -> HDF5Source:
+    """Writes arrays of your own in the layout of `generate`, so that every tool can read them.
+
+    **Arguments:**
+
+    - `samples`: `Samples` or a pair `(inputs, outputs)` of arrays `(samples, channels, *grid)`.
+    - `grid`: the grid of all fields: extent, boundary and centring as they were when the data were made.
+    - `name`: what the data set is called.
+    - `input_fields`, `output_fields`: one distinct name per channel.
+    - `parameters`: numbers and words that describe how the data came about.
+    - `compression`: gzip level 0 to 9, `None` for none.
+
+    **Returns:** the opened file. It appears under its name only when it is whole.
+
+    **Raises:** `ValueError` when shapes, names and grid do not fit, on NaN, or when `path` exists.
+    """
+    samples = check_samples(samples)
+    for field, x, names in (("inputs", samples.inputs, input_fields), ("outputs", samples.outputs, output_fields)):
+        if isinstance(names, str) or x.shape[1:] != (len(names), *grid.shape):
+            raise ValueError(
+                f"samples.{field}: expected shape (samples, {len(names)}, {', '.join(map(str, grid.shape))}) for the "
+                f"fields {names!r} on this grid, got {tuple(x.shape)}; name each channel and give the arrays' grid."
+            )
+    if Path(path).exists():
+        raise ValueError(f"path: expected a new file, but {str(path)!r} is there; give another path or move the file.")
+    inputs, outputs = np.asarray(samples.inputs), np.asarray(samples.outputs)
+    header = Header(
+        problem=name,
+        parameters=as_json(parameters or {}),
+        grid=grid,
+        input_fields=tuple(input_fields),
+        output_fields=tuple(output_fields),
+        num_samples=len(inputs),
+        store_dtype=str(np.promote_types(np.result_type(inputs, outputs), np.float32)),
+    )
+    residual = None if samples.residual_norm is None else np.asarray(samples.residual_norm, np.float64)
+    block = Samples(inputs, outputs, residual)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_file(Path(path), header, [block], len(inputs), compression=compression)
+    return HDF5Source(path)
+
+
+def validate(path: str | os.PathLike[str]) -> None:
+    """Checks a whole file: header, sizes, coordinates, digests, and that every number in it is finite.
+
+    **Raises:** `FileNotFoundError`; `ValueError` listing all that breaks the layout.
+    """
+    with HDF5Source(path) as source:
+        found = []
+        if len(source) != source.header.num_samples:
+            found.append(f"it holds {len(source)} samples, its header promises {source.header.num_samples}")
+        try:
+            found += _scan(source)
+        except _FAILURES as error:
+            found.append(f"its data cannot be read ({error})")
+        if found:
+            raise ValueError(
+                f"path: {str(path)!r} breaks the layout of neuralops.data: {'; '.join(found)}; "
+                "delete it and generate it again."
+            )
+
+
+def _scan(source: HDF5Source) -> list[str]:
+    found = []
+    for name in source.input_fields + source.output_fields:
+        data, digest = source._file["t0_fields"][name], hashlib.sha256()
+        for start in range(0, len(source), _BLOCK):
+            x = data[start : start + _BLOCK]
+            digest.update(little_endian(x))
+            try:
+                check_finite(x, f"t0_fields/{name}", start)
+            except ValueError as error:
+                found.append(str(error).split(";")[0])
+        if data.attrs.get(DIGEST) != digest.hexdigest():
+            found.append(f"t0_fields/{name} does not have the digest it was written with")
+    residual = source.residual_norm
+    if residual is not None and not (np.isfinite(residual) & (residual >= 0)).all():
+        found.append("scalars/residual_norm holds numbers that are no residuals")
+    return found

@@ -1,0 +1,248 @@
+"""Making data sets: a problem in, certified labels out, shard by shard, so that a killed run loses little.
+
+Sample `i` depends on the key and `i` alone, never on how the work was cut into shards, so a run that was
+killed and taken up again leaves the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm.auto import tqdm
+
+from neuralops.data import shards
+from neuralops.data.layout import Header, as_json, write_file
+from neuralops.data.samples import Samples
+from neuralops.data.source import HDF5Source
+
+DTYPES = ("float32", "float64")
+RESIDUAL_SLACK = 10.0  # a label may miss the tolerance its problem declares (`rtol`) by this factor, not more
+LABEL_RESIDUAL = 1e-6  # and where it declares none, a label computed in float64 is refused above this
+_OPTIONAL = ("version", "jax_version")  # a complete file stays good when the library moves on
+
+Compute = Callable[[int, int], Samples]
+
+
+def generate(
+    problem: Any,
+    *,
+    key: Any,
+    num_samples: int,
+    path: str | os.PathLike[str] | None = None,
+    shard_size: int = 64,
+    batch_size: int = 1,
+    dtype: str = "float64",
+    store_dtype: str = "float32",
+    max_residual: float | None = None,
+    compression: int | None = None,
+    progress: bool = True,
+) -> Samples | HDF5Source:
+    """Draws input functions, solves for the outputs and keeps both with the residual that was reached.
+
+    **Arguments:**
+
+    - `problem`: what to sample and solve, such as `no.pde.Darcy(...)`.
+    - `key`: a JAX random key or an integer seed. Sample `i` is drawn with `fold_in(key, i)`.
+    - `num_samples`: how many.
+    - `path`: an HDF5 file to write; `None` keeps the samples in memory. The numbers are the same.
+    - `shard_size`: samples per shard, the most that a killed run loses; it does not change the numbers.
+    - `batch_size`: samples computed at once. One is right on a processor, more pay on an accelerator; the
+      choice can change the last bits and is recorded.
+    - `dtype`: precision of the computation, `"float64"` or `"float32"`, whatever the global setting of JAX.
+    - `store_dtype`: precision of the stored fields. The residual is measured before this rounding.
+    - `max_residual`: refuses a label whose relative residual is larger; by default 10 times the `rtol` of the
+      problem where it states one, else 1e-6 in float64 and no limit in float32. `float("inf")` takes all.
+    - `compression`: gzip level 0 to 9 of the file, `None` for none.
+    - `progress`: shows a bar.
+
+    **Returns:** `Samples` of NumPy arrays without a `path`, else the opened `HDF5Source`. A complete file at
+    `path` with the same content is opened as it is.
+
+    Finished shards lie in the folder `<path>.parts` until the file is whole, each written under a temporary
+    name, flushed to disk and renamed; calling again with the same arguments goes on from there, and the file is
+    then bitwise that of an uninterrupted run on the same machine and versions.
+
+    **Raises:** `ValueError` before any computation on a wrong argument, or when `path` or its parts belong to
+    other data; during it when a label is not finite or misses its residual, naming the sample.
+    """
+    header, compute = _prepare(problem, key, num_samples, batch_size, dtype, store_dtype, max_residual)
+    shard_size = _positive(shard_size, "shard_size")
+    shard_size = -(-shard_size // batch_size) * batch_size  # whole batches, so that a sample keeps its place in one
+    if compression is not None and (isinstance(compression, bool) or compression not in range(10)):
+        raise ValueError(f"compression: expected None or a gzip level 0 to 9, got {compression!r}; 4 is common.")
+    if path is None:
+        with tqdm(total=num_samples, unit="sample", disable=not progress) as bar:
+            return _collect(compute, 0, num_samples, batch_size, bar)
+
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path: expected a path or None, got {type(path).__name__}; give the file's name.")
+    path = Path(path).absolute()
+    folder = path.with_name(path.name + ".parts")
+    if path.is_dir():
+        raise ValueError(f"path: expected the name of a file, got the folder {str(path)!r}; add a file name.")
+    if path.exists():
+        source = _complete(path, header)
+        shards.clear(folder)
+        return source
+    folder.mkdir(parents=True, exist_ok=True)
+    with shards.lock(folder):
+        done = shards.finished(folder, header)
+        with tqdm(total=num_samples, initial=sum(b - a for a, b in done), unit="sample", disable=not progress) as bar:
+            try:
+                for start, stop in shards.missing(done, num_samples, shard_size):
+                    shard = _collect(compute, start, stop, batch_size, bar)
+                    write_file(shards.shard_path(folder, start, stop), header, [shard], stop - start)
+            except KeyboardInterrupt:
+                kept = sum(b - a for a, b in shards.finished(folder, header))
+                print(
+                    f"\nstopped with {kept} of {num_samples} samples safe in {folder}; "
+                    "call generate again with the same arguments to go on.",
+                    file=sys.stderr,
+                )
+                raise
+        done = shards.finished(folder, header)
+        blocks = shards.read(folder, done)
+        # The temporary file lies with the parts: what a kill leaves of it goes when they go.
+        write_file(path, header, blocks, num_samples, folder=folder, compression=compression)
+    shards.clear(folder)
+    return HDF5Source(path)
+
+
+def _positive(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}; give a count such as 64.")
+    return int(value)
+
+
+def _random_key(key: Any) -> jax.Array:
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        if not 0 <= key < 2**32:
+            raise ValueError(f"key: expected a seed from 0 to 2**32 - 1, got {key}; take a smaller one.")
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array | np.ndarray):
+        if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+            return key
+        if key.dtype == np.uint32 and key.shape == jax.random.key_data(jax.random.key(0)).shape:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+    raise ValueError(
+        f"key: expected one random key or an integer seed, got {type(key).__name__}"
+        f"{f' of shape {key.shape}' if hasattr(key, 'shape') else ''}; use jax.random.key(0)."
+    )
+
+
+def _prepare(
+    problem: Any, key: Any, num_samples: int, batch_size: int, dtype: str, store_dtype: str, max_residual: float | None
+) -> tuple[Header, Compute]:
+    """The header of the data set and the function that computes samples `start` to `stop` of it."""
+    missing = [
+        name
+        for name in ("grid", "sample", "solve", "relative_residual", "parameters", "input_fields", "output_fields")
+        if not hasattr(problem, name)
+    ]
+    if missing or isinstance(problem, type):
+        raise ValueError(
+            f"problem: expected a Problem such as no.pde.Poisson(...), got {problem!r}, which lacks "
+            f"{missing or 'its arguments'}; build one."
+        )
+    num_samples, batch_size = _positive(num_samples, "num_samples"), _positive(batch_size, "batch_size")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype!r}; use one of these words.")
+    key = _random_key(key)
+    if max_residual is None:
+        stated = getattr(problem, "rtol", None)
+        default = LABEL_RESIDUAL if dtype == "float64" else float("inf")
+        max_residual = default if stated is None else RESIDUAL_SLACK * stated
+    if isinstance(max_residual, bool) or not isinstance(max_residual, int | float) or not max_residual > 0:
+        raise ValueError(f"max_residual: expected a positive number or None, got {max_residual!r}; give 1e-9 or so.")
+    header = Header(
+        problem=type(problem).__name__,
+        parameters=as_json(problem.parameters()),
+        grid=problem.grid,
+        input_fields=tuple(problem.input_fields),
+        output_fields=tuple(problem.output_fields),
+        num_samples=num_samples,
+        key=tuple(np.asarray(jax.random.key_data(key)).ravel().tolist()),
+        key_impl=str(jax.random.key_impl(key)),
+        dtype=dtype,
+        store_dtype=store_dtype,
+        batch_size=batch_size,
+    )
+
+    def label(index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        a = problem.sample(jax.random.fold_in(key, index))
+        return a, problem.solve(a)
+
+    with jax.enable_x64(dtype == "float64"):
+        shapes = jax.eval_shape(label, jnp.uint32(0))
+    for name, x, fields in zip(("sample", "solve"), shapes, (header.input_fields, header.output_fields), strict=True):
+        if x.shape != (len(fields), *problem.grid.shape) or x.dtype != dtype:
+            raise ValueError(
+                f"problem: expected {name} to return shape {(len(fields), *problem.grid.shape)} and dtype {dtype} "
+                f"for the fields {fields}, got {x.shape} and {x.dtype}; correct the problem."
+            )
+    labels = jax.jit(_batched(label, batch_size))
+    residuals = jax.jit(_batched(problem.relative_residual, batch_size))
+
+    def compute(start: int, stop: int) -> Samples:
+        # A last batch is filled up with samples that are thrown away: one program computes every sample.
+        index = np.arange(start, start + batch_size, dtype=np.uint32)
+        with jax.enable_x64(dtype == "float64"):
+            a, u = labels(index)
+        with jax.enable_x64(True):
+            residual = np.asarray(residuals(jnp.asarray(a, jnp.float64), jnp.asarray(u, jnp.float64)))
+        a, u, residual = (np.asarray(x)[: stop - start] for x in (a, u, residual))
+        with np.errstate(over="ignore"):  # an overflow in rounding is reported below, with the sample's number
+            samples = Samples(a.astype(store_dtype), u.astype(store_dtype), residual)
+        _certify(samples, start, max_residual)
+        return samples
+
+    return header, compute
+
+
+def _batched(function: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
+    """`jax.vmap`, but one sample goes without: a vmapped loop copies its state in every step."""
+    if batch_size > 1:
+        return jax.vmap(function)
+    return lambda *x: jax.tree.map(lambda y: y[None], function(*(y[0] for y in x)))
+
+
+def _certify(samples: Samples, start: int, max_residual: float) -> None:
+    for i, (a, u, residual) in enumerate(zip(*samples, strict=True), start):
+        for name, x in (("input", a), ("output", u), ("residual", residual)):
+            if not np.isfinite(x).all():
+                raise ValueError(
+                    f"problem: expected finite labels, got NaN or infinity in the {name} of sample {i}; "
+                    "check the problem's parameters, or store in float64 if its values are huge."
+                )
+        if residual > max_residual:
+            raise ValueError(
+                f"problem: expected a relative residual of at most {max_residual:.1e}, got {residual:.1e} for sample "
+                f"{i}; let the solver take more steps, compute in float64 or raise max_residual."
+            )
+
+
+def _collect(compute: Compute, start: int, stop: int, batch_size: int, bar: Any) -> Samples:
+    """Samples `start` to `stop`, batch by batch."""
+    batches = []
+    for first in range(start, stop, batch_size):
+        batches.append(compute(first, min(first + batch_size, stop)))
+        bar.update(len(batches[-1].inputs))
+    return Samples(*(np.concatenate(x) for x in zip(*batches, strict=True)))
+
+
+def _complete(path: Path, header: Header) -> HDF5Source:
+    """The source at `path`, provided it holds what was asked for."""
+    source = HDF5Source(path)
+    found = source.header.differences(header, ignore=_OPTIONAL)
+    if found:
+        raise ValueError(
+            f"path: {str(path)!r} already holds other data ({'; '.join(found)}); give another path or move the file."
+        )
+    return source

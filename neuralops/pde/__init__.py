@@ -1,0 +1,9 @@
+"""Problems: a law for drawing inputs, the true solution operator, and a residual."""
+
+from neuralops.pde.burgers import Burgers
+from neuralops.pde.darcy import Darcy, solve_diffusion
+from neuralops.pde.poisson import Poisson
+from neuralops.pde.problem import Problem
+from neuralops.pde.random_fields import GaussianRandomField
+
+__all__ = ["Burgers", "Darcy", "GaussianRandomField", "Poisson", "Problem", "solve_diffusion"]
