@@ -32,19 +32,20 @@ import numpy as np
 MODES, OUT = 6, 16  # modes per sign; output channels, so that no single random weight decides
 # Plane waves cos(2 pi (k x + l y) + 1), both signs; the coarsest grid below has 8 points and resolves them all.
 WAVES = [(1, 0), (0, 2), (2, 1), (-2, 1), (3, 1), (-3, 1), (1, 3), (-3, 3)]
-# Column title: pairs (points in, points out); None means the input's own grid.
-COLUMNS: dict[str, list[tuple[int, int | None]]] = {
-    "n = 16, 48, 64": [(16, None), (48, None), (64, None)],
-    "n = 17, 31, 65": [(17, None), (31, None), (65, None)],
-    "n = 11": [(11, None)],
-    "n = 10": [(10, None)],
-    "n = 9": [(9, None)],
-    "n = 8": [(8, None)],
-    "16 to 32": [(16, 32)],
-    "32 to 16": [(32, 16)],
+# Column title: pairs (grid in, points out); None means the input's own grid.
+COLUMNS: dict[str, list[tuple[tuple[int, int], tuple[int, int] | None]]] = {
+    "even: 16, 48, 64": [((16, 16), None), ((48, 48), None), ((64, 64), None)],
+    "odd: 17, 31, 65": [((17, 17), None), ((31, 31), None), ((65, 65), None)],
+    "11": [((11, 11), None)],
+    "10": [((10, 10), None)],
+    "9": [((9, 9), None)],
+    "8": [((8, 8), None)],
+    "8 x 16": [((8, 16), None)],
+    "16 to 32": [((16, 16), (32, 32))],
+    "32 to 16": [((32, 32), (16, 16))],
 }
-# Fields (waves, n, n) and the points per side wanted, None for n; answers (waves, OUT, n', n').
-Layer = Callable[[np.ndarray, int | None], Any]
+# Fields (waves, *grid) and the points wanted, None for the same; answers (waves, OUT, *grid_out).
+Layer = Callable[[np.ndarray, tuple[int, int] | None], Any]
 
 
 class NoSuchOption(Exception):
@@ -70,9 +71,9 @@ def neuraloperator() -> list[tuple[str, Layer]]:
     torch.manual_seed(0)
     layer = SpectralConv(1, OUT, (2 * MODES, 2 * MODES), bias=False)
 
-    def call(u: np.ndarray, m: int | None) -> np.ndarray:
+    def call(u: np.ndarray, m: tuple[int, int] | None) -> np.ndarray:
         with torch.no_grad():
-            return layer(torch.from_numpy(u)[:, None], output_shape=None if m is None else (m, m)).numpy()
+            return layer(torch.from_numpy(u)[:, None], output_shape=m).numpy()
 
     return [("neuraloperator", call)]
 
@@ -108,9 +109,9 @@ def neojax() -> list[tuple[str, Layer]]:
     import jax
     from neojax.nn.spectral_conv import SpectralConvNd
 
-    def make(m: int | None) -> Callable[[Any], Any]:
+    def make(m: tuple[int, int] | None) -> Callable[[Any], Any]:
         def call(u: Any) -> Any:
-            factor = None if m is None else m / len(u)
+            factor = None if m is None else m[0] / len(u)
             return SpectralConvNd(jax.random.key(0), 1, OUT, (MODES, MODES), resolution_scaling_factor=factor)(u[None])
 
         return call
@@ -129,15 +130,15 @@ def foundax() -> list[tuple[str, Layer]]:
     return [("foundax, `linear_conv=False`", make(False)), ("foundax, its default", make(True))]
 
 
-def in_jax(make: Callable[[int | None], Callable[[Any], Any]]) -> Layer:
+def in_jax(make: Callable[[tuple[int, int] | None], Callable[[Any], Any]]) -> Layer:
     """A batched, compiled layer from one that takes a single field, given the points wanted."""
     import jax
 
     return lambda u, m: jax.jit(jax.vmap(make(m)))(u)
 
 
-def on_own_grid(f: Callable[[Any], Any]) -> Callable[[int | None], Callable[[Any], Any]]:
-    def make(m: int | None) -> Callable[[Any], Any]:
+def on_own_grid(f: Callable[[Any], Any]) -> Callable[[tuple[int, int] | None], Callable[[Any], Any]]:
+    def make(m: tuple[int, int] | None) -> Callable[[Any], Any]:
         if m is not None:
             raise NoSuchOption
         return f
@@ -160,17 +161,17 @@ LIBRARIES: dict[str, tuple[Callable[[], list[tuple[str, Layer]]], tuple[str, ...
 # ---- the first table: every layer against itself on a finer grid
 
 
-def waves(n: int) -> np.ndarray:
-    x = np.arange(n) / n
-    return np.stack([np.cos(2 * np.pi * (k * x[:, None] + l * x) + 1) for k, l in WAVES]).astype(np.float32)
+def waves(n: tuple[int, int]) -> np.ndarray:
+    x, y = np.arange(n[0])[:, None] / n[0], np.arange(n[1]) / n[1]
+    return np.stack([np.cos(2 * np.pi * (k * x + m * y) + 1) for k, m in WAVES]).astype(np.float32)
 
 
-def relative_error(layer: Layer, n: int, m: int | None) -> float:
-    """The relative 2-norm error over all waves, from an n x n grid to an m x m one."""
+def relative_error(layer: Layer, n: tuple[int, int], m: tuple[int, int] | None) -> float:
+    """The relative 2-norm error over all waves, from the grid `n` to the grid `m`."""
     out = m or n
-    step = math.lcm(n, out, 2)
-    fine = step * -(-64 // step)  # even, 64 or more, and holds the points of the grid of the answer
-    truth = np.asarray(layer(waves(fine), None), np.float64)[..., :: fine // out, :: fine // out]
+    steps = [math.lcm(a, b, 2) for a, b in zip(n, out, strict=True)]
+    fine = tuple(step * -(-64 // step) for step in steps)  # even, 64 or more, and holds the points of the answer
+    truth = np.asarray(layer(waves(fine), None), np.float64)[..., :: fine[0] // out[0], :: fine[1] // out[1]]
     got = np.asarray(layer(waves(n), m), np.float64)
     return float(np.linalg.norm(got - truth) / np.linalg.norm(truth))
 

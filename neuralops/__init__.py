@@ -1,7 +1,18 @@
 """Neural operators, learned priors and linear solvers for PDEs in JAX."""
 
+from neuralops import baselines as baselines
+from neuralops import data as data
+from neuralops import interop as interop
+from neuralops import losses as losses
+from neuralops import metrics as metrics
+from neuralops import models as models
 from neuralops import nn as nn
 from neuralops import operator as operator
+from neuralops import pde as pde
+from neuralops import plotting as plotting
+from neuralops import solvers as solvers
+from neuralops.checkpoint import load as load
+from neuralops.checkpoint import save as save
 from neuralops.grid import Grid as Grid
 from neuralops.grid import resample as resample
 from neuralops.models import FNO as FNO
@@ -9,3 +20,10 @@ from neuralops.operator import AbstractOperator as AbstractOperator
 from neuralops.operator import Operator as Operator
 from neuralops.operator import as_operator as as_operator
 from neuralops.operator import as_pair as as_pair
+from neuralops.solvers import CG as CG
+from neuralops.solvers import Diffusion as Diffusion
+from neuralops.solvers import FastPoisson as FastPoisson
+from neuralops.solvers import Solution as Solution
+from neuralops.solvers import solve as solve
+from neuralops.training import evaluate as evaluate
+from neuralops.training import fit as fit

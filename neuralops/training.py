@@ -152,13 +152,14 @@ def fit(
                 row |= {name: float(x.mean()) for name, x in per_sample(run.good, test, judges, batch_size).items()}
             unsaved |= run.finish_epoch(row)
             bar.set_postfix({name: f"{x:.3g}" for name, x in row.items() if name != "seconds"}, refresh=False)
-            ended = callback is not None and callback(epoch, {**row, "op": run.good}) is True
-            due = run.epoch % checkpoint_every == 0 or run.epoch >= num_epochs or ended
-            if folder is not None and due:
+            due = run.epoch % checkpoint_every == 0 or run.epoch >= num_epochs
+            if folder is not None and due:  # before the callback, which may fail
                 folder.write(run, unsaved)
                 unsaved = False
-            if ended:
+            if callback is not None and callback(epoch, {**row, "op": run.good}) is True:
                 stopped = "callback"
+                if folder is not None and not due:
+                    folder.write(run, unsaved)
                 break
     except KeyboardInterrupt:
         stopped = "interrupted"

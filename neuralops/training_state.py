@@ -27,7 +27,7 @@ class History(NamedTuple):
     - `loss`: `(epochs,)`, the mean training loss while each epoch ran.
     - `validation`: `(epochs,)`, the mean loss on the validation data after it; `None` without such data.
     - `metrics`: by name, `(epochs,)`, the mean of each metric on the validation data.
-    - `seconds`: `(epochs,)`, wall time of training, validation not included.
+    - `seconds`: `(epochs,)`, wall time of training without validation; the first epoch includes compiling.
     - `best_epoch`, `best`: the epoch with the smallest validation loss (training loss without validation
       data) and the operator after it; -1 and the operator given when no epoch was finished.
     - `stopped`: why it ended: `"finished"`, `"callback"` or `"interrupted"` (Ctrl-C).

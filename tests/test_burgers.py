@@ -15,7 +15,8 @@ def cole_hopf(a, x, viscosity, time, extent=1.0, fine=8192):
     """u(x, time) for a band-limited periodic u(., 0), given by its samples `a` at periodic nodes.
 
     u - m is the mean of (x - y)/time under the density exp(-U(y)/(2 nu) - (x - y)^2/(4 nu time)), where
-    U' = u(., 0) - m, seen from a frame that moves with the mean m. All terms are positive, so the trapezoidal rule is as good as rounding.
+    U' = u(., 0) - m, seen from a frame that moves with the mean m. All terms are positive, so the trapezoidal rule
+    is as good as rounding.
     """
     c = np.fft.rfft(a, norm="forward")
     c[-1] *= 0.5 if len(a) % 2 == 0 else 1.0

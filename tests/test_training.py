@@ -357,8 +357,11 @@ def test_checkpoints_every_few_epochs_and_at_the_end(tmp_path):
     written = []
     quick(num_epochs=5, checkpoint=tmp_path, checkpoint_every=2,
           callback=lambda epoch, report: written.append((tmp_path / "state.safetensors").exists()))  # fmt: skip
-    assert written == [False, False, True, True, True]  # the callback comes before the write
-    op, history = quick(num_epochs=5, checkpoint=tmp_path, resume=True)
+    assert written == [False, True, True, True, True]
+    _, history = quick(num_epochs=5, checkpoint=tmp_path / "stopped", checkpoint_every=4,
+                       callback=lambda epoch, report: epoch == 1)  # fmt: skip
+    assert len(quick(num_epochs=1, checkpoint=tmp_path / "stopped", resume=True)[1].loss) == len(history.loss) == 2
+    op, history = quick(num_epochs=5, checkpoint=tmp_path, resume=True)  # nothing is left to do
     assert len(history.loss) == 5
     assert_same(op, quick(num_epochs=5)[0])
 

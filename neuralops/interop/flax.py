@@ -13,6 +13,7 @@ hands as they are, and only the structure is dressed differently.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -137,7 +138,7 @@ def to_linen(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Line
 
     ```python
     module = no.interop.flax.to_linen(no.FNO, n_modes=(16, 16), in_channels=1, out_channels=1, hidden_channels=32)
-    variables = module.init(jax.random.key(0), u)             # {"params": {"lifting.fc1.weight": ..., ...}}
+    variables = module.init(jax.random.key(0), u)             # {"params": {"lifting.first.weight": ..., ...}}
     v = module.apply(variables, u)
     op = no.interop.flax.from_linen(module, variables["params"])
     ```
@@ -154,8 +155,8 @@ def to_linen(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Line
 
     The module takes one unbatched, channels-first field and passes keywords on; batches are made with `jax.vmap`.
 
-    **Raises:** `ValueError` when `constructor` is no constructor or gives no operator; what the constructor
-    raises, at once.
+    **Raises:** `ValueError` when `constructor` is no constructor, does not take these arguments and `key=`, or gives
+    no operator; what the constructor raises, at once.
     """
     if isinstance(constructor, AbstractOperator) or not callable(constructor):
         raise ValueError(
@@ -164,6 +165,13 @@ def to_linen(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Line
         )
     if "key" in kwargs:
         raise ValueError("key: the module takes it at init, got one here; leave it out and use module.init(key, u).")
+    try:
+        inspect.signature(constructor).bind(*args, key=None, **kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"constructor: expected arguments that fit it with key=, got those of which it says {str(error)!r}; "
+            "give its own arguments, and wrap one that takes no key in a function that does."
+        ) from error
     recipe = _Recipe(constructor, args, kwargs)
     if not callable(recipe.skeleton):
         raise ValueError(

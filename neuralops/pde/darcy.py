@@ -108,35 +108,35 @@ class Darcy(Problem):
         walls = tuple("periodic" if b == "periodic" else "neumann" for b in self.boundary)
         return GaussianRandomField(self.alpha, self.tau, boundary=walls, scale=self.scale, num_modes=self.num_modes)
 
-    def sample(self, key: Array) -> Float[Array, "1 *grid"]:
+    def sample(self, key: Array) -> Float[Array, " 1 *grid"]:
         g = self.field_law.sample(key, self.grid)
         if self.coefficient == "log_normal":
             return jnp.exp(g)
         high, low = (jnp.asarray(v, g.dtype) for v in self.values)
         return jnp.where(g >= 0, high, low)
 
-    def operator(self, a: Float[Array, "1 *grid"]) -> Diffusion:
+    def operator(self, a: Float[Array, " 1 *grid"]) -> Diffusion:
         """The discrete operator A of A u = load(), for `solve(problem.operator(a), problem.load(), CG(...))`."""
         self._check(a, 1, "a")
         return Diffusion.from_coefficient(self.grid, a)
 
-    def load(self, *, dtype: Any = None) -> Float[Array, "1 *grid"]:
+    def load(self, *, dtype: Any = None) -> Float[Array, " 1 *grid"]:
         """The discrete right-hand side, in JAX's default floating type unless `dtype` says otherwise."""
         return Diffusion(self.grid).load(self._source(jnp.result_type(float) if dtype is None else dtype))
 
-    def solve(self, a: Float[Array, "1 *grid"]) -> Float[Array, "1 *grid"]:
+    def solve(self, a: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         self._check(a, 1, "a")
         smooth = self.coefficient == "log_normal"
         return solve_diffusion(self.grid, a, self._source(a.dtype), rtol=self.rtol, smooth=smooth).value
 
-    def residual(self, a: Float[Array, "1 *grid"], u: Float[Array, "1 *grid"]) -> Float[Array, "1 *grid"]:
+    def residual(self, a: Float[Array, " 1 *grid"], u: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         self._check(u, 1, "u")
         return self.load(dtype=u.dtype) - self.operator(a)(jnp.asarray(u))
 
-    def reference(self, a: Float[Array, "1 *grid"], u: Float[Array, "1 *grid"]) -> Float[Array, "1 *grid"]:
+    def reference(self, a: Float[Array, " 1 *grid"], u: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         return self.load(dtype=u.dtype)
 
-    def _source(self, dtype: Any) -> Float[Array, "1 *grid"]:
+    def _source(self, dtype: Any) -> Float[Array, " 1 *grid"]:
         grid = self.grid
         if not callable(self.forcing):
             return jnp.full((1, *grid.shape), self.forcing, dtype)
@@ -149,8 +149,8 @@ class Darcy(Problem):
 
 def solve_diffusion(
     grid: Grid,
-    a: Float[Array, "1 *grid"],
-    f: Float[Array, "1 *grid"],
+    a: Float[Array, " 1 *grid"],
+    f: Float[Array, " 1 *grid"],
     *,
     rtol: float | None = None,
     smooth: bool = False,

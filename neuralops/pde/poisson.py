@@ -82,21 +82,21 @@ class Poisson(Problem):
         """The discrete operator A of A u = load(f), for `solve`."""
         return Diffusion(self.grid)
 
-    def load(self, f: Float[Array, "1 *grid"]) -> Float[Array, "1 *grid"]:
+    def load(self, f: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         """The discrete right-hand side of a source, its mean removed where the operator is singular."""
         self._check(f, 1, "f")
         return self.operator.to_range(self.operator.load(f))
 
-    def sample(self, key: Array) -> Float[Array, "1 *grid"]:
+    def sample(self, key: Array) -> Float[Array, " 1 *grid"]:
         return self.source_law.sample(key, self.grid)
 
-    def solve(self, a: Float[Array, "1 *grid"]) -> Float[Array, "1 *grid"]:
+    def solve(self, a: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         self._check(a, 1, "a")
         return FastPoisson(self.grid)(self.load(a))
 
-    def residual(self, a: Float[Array, "1 *grid"], u: Float[Array, "1 *grid"]) -> Float[Array, "1 *grid"]:
+    def residual(self, a: Float[Array, " 1 *grid"], u: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         self._check(u, 1, "u")
         return self.load(a) - self.operator(jnp.asarray(u))
 
-    def reference(self, a: Float[Array, "1 *grid"], u: Float[Array, "1 *grid"]) -> Float[Array, "1 *grid"]:
+    def reference(self, a: Float[Array, " 1 *grid"], u: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         return self.load(a)

@@ -34,11 +34,11 @@ class Problem(eqx.Module):
         """Where inputs and outputs live."""
 
     @abstractmethod
-    def sample(self, key: Array) -> Float[Array, "channels *grid"]:
+    def sample(self, key: Array) -> Float[Array, " channels *grid"]:
         """Draws one input function, in JAX's default floating type (float64 inside `jax.enable_x64`)."""
 
     @abstractmethod
-    def solve(self, a: Float[Array, "channels *grid"]) -> Float[Array, "channels_out *grid"]:
+    def solve(self, a: Float[Array, " channels *grid"]) -> Float[Array, " channels_out *grid"]:
         """The solution that belongs to the input `a`.
 
         **Raises:** `ValueError` when `a` is not a field on the problem's grid.
@@ -46,18 +46,18 @@ class Problem(eqx.Module):
 
     @abstractmethod
     def residual(
-        self, a: Float[Array, "channels *grid"], u: Float[Array, "channels_out *grid"]
-    ) -> Float[Array, "channels_out *grid"]:
+        self, a: Float[Array, " channels *grid"], u: Float[Array, " channels_out *grid"]
+    ) -> Float[Array, " channels_out *grid"]:
         """What is left of the equation when `u` is put in for the solution; zero for the discrete solution."""
 
     @abstractmethod
     def reference(
-        self, a: Float[Array, "channels *grid"], u: Float[Array, "channels_out *grid"]
-    ) -> Float[Array, "channels_out *grid"]:
+        self, a: Float[Array, " channels *grid"], u: Float[Array, " channels_out *grid"]
+    ) -> Float[Array, " channels_out *grid"]:
         """The field against whose size the residual is judged: the right-hand side where there is one."""
 
     def relative_residual(
-        self, a: Float[Array, "channels *grid"], u: Float[Array, "channels_out *grid"]
+        self, a: Float[Array, " channels *grid"], u: Float[Array, " channels_out *grid"]
     ) -> Float[Array, ""]:
         """2-norm of the residual over the 2-norm of `reference(a, u)`, one number."""
         return _norm(self.residual(a, u)) / _norm(self.reference(a, u))

@@ -85,7 +85,7 @@ class GaussianRandomField(eqx.Module):
         if self.tau == 0.0 and self.scale is None:
             raise ValueError("scale: with tau=0 the default scale tau^(alpha - ndim/2) is degenerate; give scale=1.0.")
 
-    def sample(self, key: Array, grid: Grid, *, dtype: Any = None) -> Float[Array, "1 *grid"]:
+    def sample(self, key: Array, grid: Grid, *, dtype: Any = None) -> Float[Array, " 1 *grid"]:
         """One field at the points of `grid`, shape `(1, *grid)`.
 
         `dtype` defaults to JAX's floating type (float64 inside `jax.enable_x64`).
