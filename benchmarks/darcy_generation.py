@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -173,6 +174,8 @@ def run(arguments: argparse.Namespace) -> None:
                 f"| {max(residuals[name]):.1e} | {compilation} |",
                 flush=True,
             )
+    load = " ".join(f"{x:.1f}" for x in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
+    print(f"\n{os.cpu_count()} cores; load average at the end {load} (above the core count, the times are not fair).")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,64 @@
-"""Neural operators, learned priors and linear solvers for PDEs in JAX."""
+"""Neural operators, learned priors and linear solvers for PDEs in JAX.
 
-from neuralops import baselines as baselines
-from neuralops import data as data
-from neuralops import interop as interop
-from neuralops import losses as losses
-from neuralops import metrics as metrics
-from neuralops import models as models
-from neuralops import nn as nn
-from neuralops import operator as operator
-from neuralops import pde as pde
-from neuralops import plotting as plotting
-from neuralops import solvers as solvers
-from neuralops.checkpoint import load as load
-from neuralops.checkpoint import save as save
-from neuralops.grid import Grid as Grid
-from neuralops.grid import resample as resample
-from neuralops.models import FNO as FNO
-from neuralops.operator import AbstractOperator as AbstractOperator
-from neuralops.operator import Operator as Operator
-from neuralops.operator import as_operator as as_operator
-from neuralops.operator import as_pair as as_pair
-from neuralops.solvers import CG as CG
-from neuralops.solvers import Diffusion as Diffusion
-from neuralops.solvers import FastPoisson as FastPoisson
-from neuralops.solvers import Solution as Solution
-from neuralops.solvers import solve as solve
-from neuralops.training import evaluate as evaluate
-from neuralops.training import fit as fit
+Names are fetched when they are first used, so that `import neuralops.solvers` in a simulation loads neither
+networks nor file formats.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuralops import baselines as baselines
+    from neuralops import data as data
+    from neuralops import interop as interop
+    from neuralops import losses as losses
+    from neuralops import metrics as metrics
+    from neuralops import models as models
+    from neuralops import nn as nn
+    from neuralops import operator as operator
+    from neuralops import pde as pde
+    from neuralops import plotting as plotting
+    from neuralops import solvers as solvers
+    from neuralops.checkpoint import load as load
+    from neuralops.checkpoint import save as save
+    from neuralops.grid import Grid as Grid
+    from neuralops.grid import resample as resample
+    from neuralops.models import FNO as FNO
+    from neuralops.operator import AbstractOperator as AbstractOperator
+    from neuralops.operator import Operator as Operator
+    from neuralops.operator import as_operator as as_operator
+    from neuralops.operator import as_pair as as_pair
+    from neuralops.solvers import CG as CG
+    from neuralops.solvers import Diffusion as Diffusion
+    from neuralops.solvers import FastPoisson as FastPoisson
+    from neuralops.solvers import Solution as Solution
+    from neuralops.solvers import solve as solve
+    from neuralops.training import DivergedError as DivergedError
+    from neuralops.training import History as History
+    from neuralops.training import evaluate as evaluate
+    from neuralops.training import fit as fit
+
+_ROOMS = ["baselines", "data", "interop", "losses", "metrics", "models", "nn", "operator", "pde", "plotting", "solvers"]
+_NAMES = {
+    "checkpoint": "load save",
+    "grid": "Grid resample",
+    "models": "FNO",
+    "operator": "AbstractOperator Operator as_operator as_pair",
+    "solvers": "CG Diffusion FastPoisson Solution solve",
+    "training": "DivergedError History evaluate fit",
+}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted([*_ROOMS, *_HOMES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"neuralops.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"neuralops.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'neuralops' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -52,9 +52,13 @@ def save(path: str | os.PathLike[str], op: Any) -> None:
     - `op`: an operator of the library, or any callable pytree with real floating leaves. When it cannot be
       rebuilt from plain values, only its arrays are stored (see `load`).
 
-    **Raises:** `ValueError` when `op` has no arrays, or leaves that are not real floating arrays.
+    **Raises:** `ValueError` when `op` has leaves that are not real floating arrays, or neither arrays nor a class
+    of this library.
     """
-    write_arrays(path, leaves_of(op), {"kind": "operator", **describe(op)})
+    about = describe(op)
+    rebuilt_from_class = about["class"] is not None  # then there may be nothing else to store
+    arrays = {} if rebuilt_from_class and not jax.tree.leaves(op) else leaves_of(op)
+    write_arrays(path, arrays, {"kind": "operator", **about})
 
 
 def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
@@ -240,7 +244,7 @@ def _encode(value: Any) -> Any:
         return [_encode(item) for item in value]
     if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         return {"$dict": {name: _encode(item) for name, item in value.items()}}
-    if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating):
+    if isinstance(value, jax.Array | np.ndarray | jax.ShapeDtypeStruct) and jnp.issubdtype(value.dtype, jnp.floating):
         return {"$array": list(value.shape)}  # its numbers are leaves
     if _classes().get(type(value).__name__) is type(value):
         try:

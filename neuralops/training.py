@@ -9,6 +9,7 @@ same loop, a few batches at a time, while a thread reads ahead.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -164,7 +165,7 @@ def fit(
     except KeyboardInterrupt:
         stopped = "interrupted"
         where = "" if folder is None else f"; resume=True goes on from {str(folder.path)!r}"
-        tqdm.write(f"interrupted after {run.epoch} of {num_epochs} epochs{where}")
+        tqdm.write(f"interrupted after {run.epoch} of {num_epochs} epochs{where}", file=sys.stderr)
     finally:
         bar.close()
     return run.good, history(stopped)

@@ -19,6 +19,7 @@ is the same function on every grid. Small axes use a matrix product, which beats
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def analysis_matrix(axis: Axis, num_modes: int | None = None) -> np.ndarray:
 def relative_weights(axis: Axis) -> np.ndarray:
     """Quadrature weights in units of the spacing: 1, and 1/2 at a Neumann end node."""
     weights = np.ones(axis.num_points)
-    if axis.centering == "node" and axis.num_points > 1:
+    if axis.centering == "node":
         for end, position in zip(axis.ends, (0, -1), strict=True):
             if end == "neumann":
                 weights[position] = 0.5
@@ -167,8 +168,11 @@ def from_modes(coefficients: Array, dim: int, axis: Axis) -> Array:
 
 
 def _apply(matrix: np.ndarray, u: Array, dim: int) -> Array:
-    product = jnp.tensordot(u, jnp.asarray(matrix.T, u.dtype), axes=(dim, 0), precision="highest")
-    return jnp.moveaxis(product, -1, dim)
+    dim = dim % u.ndim
+    # A product from the left of (before, n, after) needs no transposition, unlike a tensordot.
+    flat = u.reshape(math.prod(u.shape[:dim]), u.shape[dim], -1)
+    product = jnp.matmul(jnp.asarray(matrix, u.dtype), flat, precision="highest")
+    return product.reshape(*u.shape[:dim], matrix.shape[0], *u.shape[dim + 1 :])
 
 
 def _extend(u: Array, axis: Axis) -> tuple[Array, float]:

@@ -71,7 +71,8 @@ class FNOBlock(AbstractLayer):
         self.skip = Linear(channels, channels, use_bias=False, key=keys[1])
         self.mlp = ChannelMLP(channels, channels, mlp_channels, key=keys[2])
         self.gate = SoftGate(channels)
-        self.norms = (make_norm(norm, channels, boundary, centering), make_norm(norm, channels, boundary, centering))
+        walls, centers = self.spectral.boundary, self.spectral.centering
+        self.norms = (make_norm(norm, channels, walls, centers), make_norm(norm, channels, walls, centers))
 
     @property
     def envelope(self) -> Envelope:

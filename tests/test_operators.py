@@ -1,0 +1,177 @@
+"""One test for all public operators: what the protocol promises holds for every class that is exported.
+
+A new operator joins by being exported from `neuralops` or one of its rooms; the test then asks for a line
+in `EXAMPLES` and checks the rest by itself.
+"""
+
+import inspect
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import neuralops as no
+from neuralops.data import Normalized, Normalizer
+from neuralops.grid import Grid
+from neuralops.nn import ChannelMLP, GroupNorm, Linear, SoftGate, SpectralConv
+
+key = jax.random.key(7)
+WALLS = ("neumann", "periodic", "dirichlet")
+BOX = Grid((6, 7), boundary=("dirichlet", "periodic"), centering="cell")
+COEFFICIENT = 1 + np.random.default_rng(0).uniform(size=BOX.shape)
+
+# Per class: operators to try, each with the shape of a field it takes.
+EXAMPLES = {
+    "ChannelMLP": [(ChannelMLP(2, 3, 4, key=key), (2, 5, 6))],
+    "Diffusion": [
+        (no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT)), (1, 6, 7)),
+        (no.Diffusion(BOX), (1, 6, 7)),
+    ],
+    "FNO": [
+        (no.FNO((4,), 2, 1, 4, n_layers=2, key=key), (2, 9)),
+        (no.FNO((4, 4), 1, 2, 4, n_layers=2, norm="group_norm", domain_padding=0.2, key=key), (1, 8, 7)),
+        (no.FNO((4, 3, 2), 1, 1, 4, boundary=WALLS, centering="cell", key=key), (1, 6, 5, 4)),
+        (no.FNO((4, 4), 1, 1, 4, factorization="tucker", rank=0.5, preactivation=True, key=key), (1, 8, 8)),
+    ],
+    "FastPoisson": [(no.FastPoisson(BOX), (1, 6, 7))],
+    "GroupNorm": [(GroupNorm(4, 2, boundary="neumann"), (4, 6))],
+    "Linear": [(Linear(2, 3, key=key), (2, 5))],
+    "Normalized": [(Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
+    "SoftGate": [(SoftGate(3), (3, 4, 4))],
+    "SpectralConv": [
+        (SpectralConv(2, 3, (4, 5), key=key), (2, 8, 9)),
+        (SpectralConv(2, 2, (4, 5), boundary=WALLS[::2], factorization="tt", rank=0.5, key=key), (2, 8, 9)),
+    ],
+}
+
+
+def public_operators():
+    found = {}
+    for room in (no, no.nn, no.models, no.solvers, no.data, no.pde):
+        for name in room.__all__:
+            value = getattr(room, name)
+            if inspect.isclass(value) and issubclass(value, no.AbstractOperator) and not inspect.isabstract(value):
+                found[name] = value
+    return found
+
+
+CASES = [
+    pytest.param(op, shape, id=f"{name}-{i}")
+    for name, examples in EXAMPLES.items()
+    for i, (op, shape) in enumerate(examples)
+]
+
+
+def field(shape, seed=0, dtype=np.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def close(a, b, tolerance=2e-5):
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(b).max())))
+
+
+def test_every_public_operator_is_tried():
+    assert set(public_operators()) == set(EXAMPLES)
+
+
+@pytest.mark.parametrize(("op", "shape"), CASES)
+def test_leaves_are_real_arrays(op, shape):
+    assert isinstance(op, no.Operator)
+    for leaf in jax.tree.leaves(op):
+        assert isinstance(leaf, jax.Array)
+        assert jnp.issubdtype(leaf.dtype, jnp.floating)
+    hash(jax.tree.structure(op))  # static fields are hashable, so the operator may be a jit argument
+    assert op == op
+    assert hash(op) == object.__hash__(op)
+
+
+@pytest.mark.parametrize(("op", "shape"), CASES)
+def test_plain_transformations(op, shape):
+    u, v = field(shape), field(shape, 1)
+    expected = op(u)
+    close(jax.jit(op)(u), expected)
+    close(jax.jit(lambda op, u: op(u))(op, u), expected)
+    close(jax.jit(jax.vmap(op))(jnp.stack([v, u]))[1], expected)
+    close(jax.checkpoint(op)(u), expected)
+    total = lambda op, u: jnp.sum(jnp.sin(op(u)))
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1)))(op, u)
+    slope = jax.jvp(lambda u: total(op, u), (u,), (v,))[1]
+    close(jnp.vdot(gradient[1], v), slope, 2e-4)
+    weights = lambda carry, x: (jax.tree.map(lambda p, g: p - 1e-3 * g, carry, jax.grad(total)(carry, x)), carry(x))
+    last, outputs = jax.jit(lambda op: jax.lax.scan(weights, op, jnp.stack([u, v])))(op)
+    close(outputs[0], expected)
+    assert jax.tree.structure(last) == jax.tree.structure(op)
+
+
+@pytest.mark.parametrize(("op", "shape"), CASES)
+def test_double_precision(op, shape):
+    single = op(field(shape))
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda p: p.astype(jnp.float64), op)
+        double = wide(field(shape, dtype=np.float64))
+        assert double.dtype == jnp.float64
+    assert single.dtype == jnp.float32
+    close(single, double)
+
+
+@pytest.mark.parametrize(("op", "shape"), CASES)
+def test_save_and_load(op, shape, tmp_path):
+    no.save(tmp_path / "op.safetensors", op)
+    again = no.load(tmp_path / "op.safetensors")
+    assert type(again) is type(op)
+    assert jax.tree.structure(again) == jax.tree.structure(op)
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(op), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(again(field(shape)), op(field(shape)))
+
+
+@pytest.mark.parametrize(("op", "shape"), CASES)
+def test_wrong_fields_are_refused(op, shape):
+    bad = [np.ones((*shape, 3, 3, 3), np.float32), np.ones(shape, np.int32), np.ones(shape, complex)]
+    if op.envelope.refinement == "grid-locked":
+        bad.append(np.ones((*shape[:-1], shape[-1] + 1), np.float32))
+    else:
+        bad += [np.ones((shape[0] + 1, *shape[1:]), np.float32), np.ones(shape[-1:], np.float32)]
+    if len(op.envelope.ndim) > 1:
+        bad = bad[1:]  # takes fields of any dimension
+    for u in bad:
+        with pytest.raises(ValueError, match=r"expected|expects|locked") as error:
+            op(u)
+        assert ";" in str(error.value)  # after what came, the mend
+
+
+@pytest.mark.parametrize(("op", "shape"), CASES)
+def test_declared_refinement(op, shape):
+    """Exact operators give the same function on a finer grid; the others are measured in their own tests."""
+    envelope = op.envelope
+    assert envelope.refinement in ("exact", "consistent", "grid-locked")
+    assert (envelope.order is not None) == (envelope.refinement == "consistent")
+    assert set(envelope.boundary) <= {"periodic", "dirichlet", "neumann"}
+    if envelope.refinement != "exact":
+        return
+    boundary = getattr(op, "boundary", "periodic")
+    grid = Grid(shape[1:], boundary=boundary, centering=getattr(op, "centering", "node"))
+    fine = grid.with_points([3 * n for n in grid.shape])
+    coarse_modes = grid.with_points([min(n, 3) for n in grid.shape])  # a field of three modes per axis
+    seed = field((shape[0], *coarse_modes.shape))
+    u, u_fine = (no.resample(seed, coarse_modes, g) for g in (grid, fine))
+    if type(op).__name__ == "SpectralConv":
+        close(op(u, num_points=fine.shape), op(u_fine), 1e-5)
+    elif type(op).__name__ == "GroupNorm":  # a quadrature: exact moments for band-limited squares
+        close(no.resample(op(u), grid, fine), op(u_fine), 1e-4)
+    elif type(op).__name__ in ("Linear", "SoftGate"):  # linear and pointwise: commutes with resampling
+        shift = lambda op, g: op(jnp.zeros((shape[0], *g.shape)))
+        close(no.resample(op(u) - shift(op, grid), grid, fine), op(u_fine) - shift(op, fine), 1e-5)
+
+
+def test_config_rebuilds_the_operator():
+    for op, shape in itertools.chain.from_iterable(EXAMPLES.values()):
+        config = no.operator.config_of(op)
+        takes_key = "key" in inspect.signature(type(op).__init__).parameters
+        build = lambda op=op, c=config, k=takes_key: type(op)(**c, **({"key": key} if k else {}))
+        rebuilt = eqx.filter_eval_shape(build)
+        assert jax.tree.structure(rebuilt) == jax.tree.structure(jax.eval_shape(lambda op=op: op)), type(op)
+        del shape
