@@ -43,13 +43,14 @@ class FNOBlock(AbstractLayer):
     mlp: ChannelMLP
     gate: SoftGate
     norms: tuple[GroupNorm | None, GroupNorm | None]
+    in_channels: int = eqx.field(static=True)
     activation: str = eqx.field(static=True)
     preactivation: bool = eqx.field(static=True)
     is_last: bool = eqx.field(static=True)
 
     def __init__(
         self,
-        channels: int,
+        in_channels: int,
         n_modes: Sequence[int],
         *,
         mlp_channels: int,
@@ -64,23 +65,20 @@ class FNOBlock(AbstractLayer):
     ) -> None:
         keys = jax.random.split(key, 3)
         activation_named(activation)
+        self.in_channels = in_channels
         self.activation, self.preactivation, self.is_last = activation, preactivation, is_last
         self.spectral = SpectralConv(
-            channels, channels, n_modes, boundary=boundary, centering=centering, key=keys[0], **spectral
+            in_channels, in_channels, n_modes, boundary=boundary, centering=centering, key=keys[0], **spectral
         )
-        self.skip = Linear(channels, channels, use_bias=False, key=keys[1])
-        self.mlp = ChannelMLP(channels, channels, mlp_channels, key=keys[2])
-        self.gate = SoftGate(channels)
+        self.skip = Linear(in_channels, in_channels, use_bias=False, key=keys[1])
+        self.mlp = ChannelMLP(in_channels, in_channels, mlp_channels, key=keys[2])
+        self.gate = SoftGate(in_channels)
         walls, centers = self.spectral.boundary, self.spectral.centering
-        self.norms = (make_norm(norm, channels, walls, centers), make_norm(norm, channels, walls, centers))
+        self.norms = (make_norm(norm, in_channels, walls, centers), make_norm(norm, in_channels, walls, centers))
 
     @property
     def envelope(self) -> Envelope:
         return self.spectral.envelope
-
-    @property
-    def in_channels(self) -> int:
-        return self.skip.in_channels
 
     def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
         act = activation_named(self.activation)

@@ -56,19 +56,21 @@ class FactorizedWeight(eqx.Module):
                 f"factorization: expected one of {FACTORIZATIONS}, got {factorization!r}; use one of these words."
             )
         self.shape, self.factorization, self.is_complex = shape, factorization, is_complex
+        core_shape: tuple[int, ...]
+        factor_shapes: list[tuple[int, ...]]
         if factorization is None:
             core_shape, factor_shapes, terms = shape, [], 1
         else:
             ranks = find_ranks(shape, factorization, rank)
             terms = math.prod(ranks)  # products summed in one dense entry
             if factorization == "tucker":
-                core_shape, factor_shapes = ranks, list(zip(shape, ranks, strict=True))
+                core_shape, factor_shapes = ranks, [(n, r) for n, r in zip(shape, ranks, strict=True)]
             elif factorization == "cp":
                 core_shape, factor_shapes = ranks, [(n, ranks[0]) for n in shape]
             else:
                 links = (1, *ranks, 1)
                 cores = [(links[j], n, links[j + 1]) for j, n in enumerate(shape)]
-                core_shape, factor_shapes = cores[0], cores[1:]
+                core_shape, factor_shapes = cores[0], [*cores[1:]]
         # A dense entry is a sum of `terms` products of independent factors: give each factor the same share.
         share = (std / math.sqrt(terms)) ** (1 / (1 + len(factor_shapes)))
         lead = (2,) if is_complex else ()

@@ -25,14 +25,14 @@ class GroupNorm(AbstractLayer):
 
     The two moments are quadratures of the grid (a Neumann end node counts half), not plain averages.
 
-    **Arguments:** `channels`; `groups`, which must divide it (`groups=channels` is instance
+    **Arguments:** `in_channels`; `groups`, which must divide it (`groups=in_channels` is instance
     normalisation); `use_affine` for a weight and a bias per channel; `eps`, added to the variance;
     `boundary`, `centering` as in `Grid`.
     """
 
     weight: Float[Array, " channels"] | None
     bias: Float[Array, " channels"] | None
-    channels: int = eqx.field(static=True)
+    in_channels: int = eqx.field(static=True)
     groups: int = eqx.field(static=True)
     use_affine: bool = eqx.field(static=True)
     eps: float = eqx.field(static=True)
@@ -41,7 +41,7 @@ class GroupNorm(AbstractLayer):
 
     def __init__(
         self,
-        channels: int,
+        in_channels: int,
         groups: int = 1,
         *,
         use_affine: bool = True,
@@ -50,20 +50,18 @@ class GroupNorm(AbstractLayer):
         centering: Any = "node",
         key: Array | None = None,
     ) -> None:
-        self.channels, self.groups = check_count(channels, "channels"), check_count(groups, "groups")
-        if channels % groups:
-            raise ValueError(f"groups: expected a divisor of {channels} channels, got {groups}; use 1 or {channels}.")
+        self.in_channels, self.groups = check_count(in_channels, "in_channels"), check_count(groups, "groups")
+        if in_channels % groups:
+            raise ValueError(
+                f"groups: expected a divisor of {in_channels} channels, got {groups}; use 1 or {in_channels}."
+            )
         self.use_affine, self.eps, self.boundary, self.centering = use_affine, eps, boundary, centering
-        self.weight = jnp.ones(channels) if use_affine else None
-        self.bias = jnp.zeros(channels) if use_affine else None
+        self.weight = jnp.ones(in_channels) if use_affine else None
+        self.bias = jnp.zeros(in_channels) if use_affine else None
 
     @property
     def envelope(self) -> Envelope:
         return ANY_GRID
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
 
     def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
         grid = u.shape[:-1]

@@ -123,19 +123,15 @@ class SoftGate(AbstractLayer):
     """Multiplies each channel by its own weight, one at the start."""
 
     weight: Float[Array, " channels"]
-    channels: int = eqx.field(static=True)
+    in_channels: int = eqx.field(static=True)
 
-    def __init__(self, channels: int, *, key: Array | None = None) -> None:
-        self.channels = check_count(channels, "channels")
-        self.weight = jnp.ones(channels)
+    def __init__(self, in_channels: int, *, key: Array | None = None) -> None:
+        self.in_channels = check_count(in_channels, "in_channels")
+        self.weight = jnp.ones(in_channels)
 
     @property
     def envelope(self) -> Envelope:
         return ANY_GRID
-
-    @property
-    def in_channels(self) -> int:
-        return self.channels
 
     def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
         return self.weight * u
