@@ -193,7 +193,7 @@ def main() -> None:
         train.outputs.shape[1],
         args.hidden_channels,
         n_layers=args.n_layers,
-        boundary="neumann",  # the cosine basis: neither field is periodic, and no padding is needed
+        boundary="dirichlet",  # the sine basis: the pressure vanishes at the walls, so no padding is needed
         centering="cell",
         key=jax.random.key(args.seed),
     )

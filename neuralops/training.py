@@ -25,7 +25,7 @@ from neuralops.metrics import relative_l2
 from neuralops.operator import as_operator
 from neuralops.training_data import ArrayData, SourceData, as_data
 from neuralops.training_state import STATE, DivergedError, Folder, History, Run, copied, key_words, operator_words
-from neuralops.training_steps import Pace, finite, per_sample, run_feed
+from neuralops.training_steps import Pace, finite, loops_well, per_sample, run_feed
 
 __all__ = ["DivergedError", "History", "evaluate", "fit"]
 
@@ -120,7 +120,7 @@ def fit(
     run = Run(start, copied(optimizer.init(start)), good=op, best=op)
     if folder is not None and resume and (folder.path / STATE).exists():
         run = folder.read(run)
-    pace, stopped, unsaved = Pace(), "finished", False
+    pace, stopped, unsaved = Pace(loops_well(op, loss, train.shapes, train.dtypes)), "finished", False
     size = train.num_samples - train.num_samples % batch_size if drop_last else train.num_samples
     steps = -(-size // batch_size)
     bar = tqdm(total=num_epochs * steps, initial=run.epoch * steps, unit="step", disable=not progress)

@@ -2,7 +2,9 @@
 
 A loop on the device is not only fewer calls. XLA allocates the temporaries of a call afresh, and on a CPU the
 operating system hands them out page by page: an FNO at 16 x 16, batch 64, took 35 ms per step when called step by
-step (18 000 page faults each) and 17 ms in the loop (1 100), measured on two cores with jax 0.10.2.
+step (18 000 page faults each) and 17 ms in the loop (1 100), measured on two cores with jax 0.10.2. Gradients of
+convolutions are the exception: inside a loop the CPU backend runs them some sixty times slower (jax-ml/jax#12868),
+so operators that convolve are stepped one call at a time there.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ SECONDS_PER_CALL, STEPS_PER_CALL = 2.0, 10  # how long a call lasts before the b
 class Pace:
     """How many steps to run before looking up, from the time that earlier steps took."""
 
-    def __init__(self) -> None:
+    def __init__(self, looped: bool = True) -> None:
+        self.looped = looped  # whether steps run in a loop on the device or one per call
         self.calls, self.seconds = 0, 0.0
 
     def steps(self) -> int:
         """One at first (that one compiles), then as many as fill `SECONDS_PER_CALL`, `STEPS_PER_CALL` at least."""
-        if self.calls == 0:
+        if self.calls == 0 or not self.looped:
             return 1
         return STEPS_PER_CALL if self.calls == 1 else max(STEPS_PER_CALL, int(SECONDS_PER_CALL / self.seconds))
 
@@ -39,9 +42,17 @@ class Pace:
         self.calls, self.seconds = self.calls + 1, max(seconds / steps, 1e-9)
 
 
+def loops_well(op: Any, loss: Any, shapes: Any, dtypes: Any) -> bool:
+    """Whether the gradient of this loss runs as fast inside a device loop as outside it."""
+    if jax.default_backend() != "cpu":
+        return True
+    fields = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    return "conv_general_dilated" not in str(jax.make_jaxpr(lambda op, u, v: loss(op(u), v))(op, *fields))
+
+
 def run_feed(run: Run, feed: Feed, loss: Any, optimizer: Any, dtype: Any, pace: Pace) -> Iterator[np.ndarray]:
     """Trains on one feed, updating `run`; yields the losses of the steps as they are done."""
-    step = _stepper(_Static.of(loss), _Static.of(optimizer))
+    step = _stepper(_Static.of(loss), _Static.of(optimizer), pace.looped)
     rows, counts = jnp.asarray(feed.rows), jnp.asarray(feed.counts)
     losses = jnp.zeros(len(rows), jnp.promote_types(dtype, jnp.float32))
     done = 0
@@ -82,7 +93,7 @@ def _unwrap(value: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=16)  # compiled loops are found again for equal losses and the same optimiser
-def _stepper(loss: Any, optimizer: Any) -> Callable[..., Any]:
+def _stepper(loss: Any, optimizer: Any, looped: bool) -> Callable[..., Any]:
     loss, optimizer = _unwrap(loss), optax.with_extra_args_support(_unwrap(optimizer))
 
     def objective(op: Any, inputs: jax.Array, outputs: jax.Array, count: jax.Array) -> jax.Array:
@@ -105,7 +116,8 @@ def _stepper(loss: Any, optimizer: Any) -> Callable[..., Any]:
                 op = op.project()
             return op, opt_state, losses.at[i].set(value.astype(losses.dtype))
 
-        return jax.lax.fori_loop(start, stop, step, (op, opt_state, losses))
+        carry = (op, opt_state, losses)
+        return jax.lax.fori_loop(start, stop, step, carry) if looped else step(start, carry)
 
     return run
 

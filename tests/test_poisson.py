@@ -111,8 +111,10 @@ def test_jit_and_vmap(dtype, x64):
     assert residuals.shape == (3,)
     assert residuals.max() < (1e-12 if dtype == "float64" else 1e-4)
     for f_i, u_i in zip(f, u, strict=True):
-        np.testing.assert_allclose(problem.solve(f_i), u_i, rtol=0, atol=(1e-13 if dtype == "float64" else 1e-6))
-    double = jax.vmap(problem.solve)(f.astype("float64"))
+        np.testing.assert_allclose(
+            jax.jit(problem.solve)(f_i), u_i, rtol=0, atol=(1e-13 if dtype == "float64" else 1e-6)
+        )
+    double = jax.jit(jax.vmap(problem.solve))(f.astype("float64"))
     np.testing.assert_allclose(u, double, atol=1e-15 if dtype == "float64" else 2e-6 * np.abs(double).max())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from neuralops import checkpoint, losses, metrics
+from neuralops import checkpoint, losses, metrics, training_steps
 from neuralops.grid import Grid
 from neuralops.models import FNO
 from neuralops.operator import AbstractOperator, Envelope
@@ -529,3 +529,35 @@ def test_bad_input_is_refused(case):
     call, words = BAD[case]
     with pytest.raises(ValueError, match=words):
         call()
+
+
+class Convolution(AbstractOperator):
+    """A circular 3-point convolution, the smallest operator that XLA lowers to one."""
+
+    weight: jax.Array
+
+    @property
+    def envelope(self):
+        return Envelope((1,), ("periodic",), "grid-locked")
+
+    def __call__(self, u, /, *, key=None):
+        padded = jnp.concatenate([u[:, -1:], u, u[:, :1]], 1)
+        return jax.lax.conv_general_dilated(padded[None], self.weight, (1,), "VALID")[0]
+
+
+def test_convolutions_are_stepped_outside_the_loop():
+    """Their gradients are slow inside a loop on a CPU; the steps are the same ones, checked against NumPy's."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(6, 1, 8)).astype(np.float32), np.array([0.5, -1.0, 0.25])
+    y = sum(w[k] * np.roll(x, 1 - k, -1) for k in range(3)).astype(np.float32)
+    op = Convolution(jnp.zeros((1, 1, 3)))
+    assert not training_steps.loops_well(op, losses.mse, ((1, 8), (1, 8)), (jnp.float32, jnp.float32))
+    fitted, _ = fit(
+        op, (x, y), loss=losses.mse, optimizer=optax.sgd(0.3), num_epochs=60, batch_size=6, key=jax.random.key(0),
+        progress=False,
+    )  # fmt: skip
+    weight = np.zeros(3)
+    for _ in range(60):
+        error = sum(weight[k] * np.roll(x, 1 - k, -1) for k in range(3)) - y
+        weight -= 0.3 * np.array([2 * np.mean(error * np.roll(x, 1 - k, -1)) for k in range(3)])
+    np.testing.assert_allclose(fitted.weight[0, 0], weight, atol=1e-5)

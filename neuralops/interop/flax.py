@@ -2,13 +2,6 @@
 
 Both sides are pytrees of named arrays under a static structure, so nothing is translated: the arrays change
 hands as they are, and only the structure is dressed differently.
-
-| from | to | by |
-| --- | --- | --- |
-| operator | NNX module | `to_nnx(op)` |
-| NNX module | operator | `from_nnx(module)` |
-| constructor of an operator | Linen module | `to_linen(constructor, ...)` |
-| Linen module and parameters | operator | `from_linen(module, params)` |
 """
 
 from __future__ import annotations
