@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--peer-order", choices=("shuffled", "fixed"), default="shuffled")
+    parser.add_argument("--peer-threads", type=int, help="threads of torch; its own choice by default")
     parser.add_argument("--our-optimiser", choices=("same", "plain"), default="same",
                         help="as theirs, or optax.adamw")  # fmt: skip
     parser.add_argument("--only", choices=("neuralops", "neuraloperator"))
@@ -219,8 +220,10 @@ def main() -> None:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in libraries}
     for seed in range(arguments.seeds):
         for name in libraries:
+            threads = {"OMP_NUM_THREADS": str(arguments.peer_threads)} if arguments.peer_threads else {}
             command = [pythons[name], __file__, *sys.argv[1:], "--worker", name, "--seed", str(seed)]
-            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout
+            environment_here = environment | (threads if name == "neuraloperator" else {})
+            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment_here, check=True).stdout
             run = json.loads(output.splitlines()[-1])
             run["epoch"] = statistics.median(run["seconds"][1:] or run["seconds"])
             runs[name].append(run)

@@ -35,8 +35,8 @@ class FactorizedWeight(eqx.Module):
     **Raises:** `ValueError` on an unknown factorization or impossible ranks.
     """
 
-    core: Float[Array, ...]
-    factors: tuple[Float[Array, ...], ...]
+    core: Float[Array, "..."]
+    factors: tuple[Float[Array, "..."], ...]
     shape: tuple[int, ...] = eqx.field(static=True)
     factorization: str | None = eqx.field(static=True)
     is_complex: bool = eqx.field(static=True)
@@ -81,7 +81,7 @@ class FactorizedWeight(eqx.Module):
             part * jax.random.normal(k, lead + tuple(s)) for k, s in zip(keys[1:], factor_shapes, strict=True)
         )
 
-    def array(self) -> Float[Array, ...]:
+    def array(self) -> Float[Array, "..."]:
         """The dense tensor, shape `shape`, with a leading pair axis when complex."""
         if self.factorization is None:
             return self.core

@@ -1,0 +1,161 @@
+"""Time of an FNO's forward pass and training step beside neuraloperator, with equal weights, on the same cores.
+
+    python benchmarks/fno_speed.py --out table.md       # needs neuraloperator and neuralops in one environment
+
+Each library runs in a process of its own, in turns, with the allocator tuned alike: without that PyTorch and XLA
+both lose most of their time to page faults above 32 MB per array. Our training step is timed as users run it,
+in the compiled loop of `fit`, and also one call at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+BATCH, CHANNELS, MODES = 16, 32, 16
+TUNED = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
+    "glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1"
+)
+ALLOCATORS = {  # a peer's best setting is the best of these
+    "large pages": {"GLIBC_TUNABLES": TUNED},
+    "no trimming": {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"},
+}
+
+
+def median_ms(function, repeats: int, inner: int = 1) -> float:
+    for _ in range(3):
+        function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(1e3 * (time.perf_counter() - start) / inner)
+    return float(np.median(times))
+
+
+def peer(n: int, repeats: int) -> dict[str, float]:
+    import torch
+    from neuralop.models import FNO
+
+    torch.manual_seed(0)
+    model = FNO(n_modes=(MODES, MODES), in_channels=1, out_channels=1, hidden_channels=CHANNELS)
+    u = torch.from_numpy(fields(n))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(u)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        ((model(u) - u) ** 2).mean().backward()
+        optimizer.step()
+
+    return {"forward": median_ms(forward, repeats), "step": median_ms(step, repeats)}
+
+
+def ours(n: int, repeats: int) -> dict[str, float]:
+    import jax
+    import jax.numpy as jnp
+    import optax
+    import torch
+    from neuralop.models import FNO as PeerFNO
+    from parity.fno_neuraloperator import copied_weights
+
+    import neuralops as no
+
+    torch.manual_seed(0)
+    model = PeerFNO(n_modes=(MODES, MODES), in_channels=1, out_channels=1, hidden_channels=CHANNELS)
+    op = no.FNO((MODES, MODES), 1, 1, CHANNELS, key=jax.random.key(0))
+    state = {name: x.numpy() for name, x in model.state_dict().items() if name != "_metadata"}
+    op = copied_weights(state, op)
+    u = jnp.asarray(fields(n))
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(fields(n))[:2]).numpy()
+    del model
+    forward = jax.jit(lambda op, u: jax.vmap(op)(u))
+    difference = np.linalg.norm(forward(op, u[:2]) - wanted) / np.linalg.norm(wanted)
+    optimizer = optax.adam(1e-3)
+
+    def one(carry, _):
+        op, state = carry
+        grads = jax.grad(lambda op: jnp.mean((jax.vmap(op)(u) - u) ** 2))(op)
+        updates, state = optimizer.update(grads, state, op)
+        return (optax.apply_updates(op, updates), state), None
+
+    step = jax.jit(lambda carry: one(carry, None)[0])
+    inner = 5
+    loop = jax.jit(lambda carry: jax.lax.scan(one, carry, None, length=inner)[0])
+    start = (op, optimizer.init(op))
+    ready = jax.block_until_ready
+    return {
+        "forward": median_ms(lambda: ready(forward(op, u)), repeats),
+        "step": median_ms(lambda: ready(loop(start)), -(-repeats // 2), inner),
+        "step, one call each": median_ms(lambda: ready(step(start)), repeats),
+        "difference": float(difference),
+    }
+
+
+def fields(n: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(BATCH, 1, n, n)).astype(np.float32)
+
+
+def run(worker: str, n: int, repeats: int, allocator: dict[str, str]) -> dict[str, float]:
+    command = [sys.executable, __file__, "--worker", worker, "--sizes", str(n), "--repeats", str(repeats)]
+    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=8)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--worker", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        print(json.dumps({"ours": ours, "peer": peer}[args.worker](args.sizes[0], args.repeats)))
+        return
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "torch", "neuraloperator"))
+    lines = [
+        f"{BATCH} samples, {CHANNELS} channels, {MODES} modes per axis, float32, {os.cpu_count()} cores; {versions}; "
+        f"median of {args.rounds} rounds in turns, each the median of {args.repeats} calls, ms.",
+        "",
+        "| | ours | neuraloperator | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for n in args.sizes:
+        mine: list[dict[str, float]] = []
+        theirs: dict[str, list[dict[str, float]]] = {name: [] for name in ALLOCATORS}
+        for _ in range(args.rounds):
+            mine.append(run("ours", n, args.repeats, ALLOCATORS["large pages"]))
+            for name, allocator in ALLOCATORS.items():
+                theirs[name].append(run("peer", n, args.repeats, allocator))
+            print(n, mine[-1], {name: rows[-1] for name, rows in theirs.items()}, file=sys.stderr)
+        for what in ("forward", "step", "step, one call each"):
+            us = np.median([row[what] for row in mine])
+            them = min(np.median([row[what.split(",")[0]] for row in rows]) for rows in theirs.values())
+            lines.append(f"| {what}, {n} x {n} | {us:.0f} | {them:.0f} | {us / them:.2f} |")
+        lines.append(
+            f"| relative difference of outputs, {n} x {n} | {max(row['difference'] for row in mine):.1e} | | |"
+        )
+    text = "\n".join(lines)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
