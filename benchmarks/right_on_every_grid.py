@@ -4,12 +4,12 @@
         --python neuraloperator=/path/to/env/bin/python --python norax=/path/to/other/env/bin/python
 
 Each library runs in its own process, with the interpreter given for it or with the current one, and is left
-out with a note when it cannot be imported there. The first table holds all layers to one standard: plane waves
-that every grid of the table resolves go through one layer with its initial random weights, and the answer is
-compared with that of the same layer, with the same weights, on a grid several times finer, read at the shared
-points. A layer that is a map between functions gives rounding. The second table compares ours with the
-convolution worked out in NumPy, in double precision, from the weights and the coefficients of the function,
-for every boundary and centring.
+out with a note when it cannot be imported there. The first table holds all layers to one standard: functions
+of random waves, all that the grid resolves and the layer keeps, go through one layer with its initial random
+weights, and the answer is compared with that of the same layer, with the same weights, on a grid several times
+finer, read at the shared points. A layer that is a map between functions gives rounding. The second table compares
+ours with the convolution worked out in NumPy, in double precision, from the weights and the coefficients of the
+function, for every boundary and centring.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 
 MODES, OUT = 6, 16  # modes per sign; output channels, so that no single random weight decides
-# Plane waves cos(2 pi (k x + l y) + 1), both signs; the coarsest grid below has 8 points and resolves them all.
-WAVES = [(1, 0), (0, 2), (2, 1), (-2, 1), (3, 1), (-3, 1), (1, 3), (-3, 3)]
+FIELDS = 8  # random functions per grid
 # Column title: pairs (grid in, points out); None means the input's own grid.
 COLUMNS: dict[str, list[tuple[tuple[int, int], tuple[int, int] | None]]] = {
     "even: 16, 48, 64": [((16, 16), None), ((48, 48), None), ((64, 64), None)],
@@ -43,7 +42,7 @@ COLUMNS: dict[str, list[tuple[tuple[int, int], tuple[int, int] | None]]] = {
     "16 to 32": [((16, 16), (32, 32))],
     "32 to 16": [((32, 32), (16, 16))],
 }
-# Fields (waves, *grid) and the points wanted, None for the same; answers (waves, OUT, *grid_out).
+# Fields (FIELDS, *grid) and the points wanted, None for the same; answers (FIELDS, OUT, *grid_out).
 Layer = Callable[[np.ndarray, tuple[int, int] | None], Any]
 
 
@@ -161,18 +160,23 @@ LIBRARIES: dict[str, tuple[Callable[[], list[tuple[str, Layer]]], tuple[str, ...
 # ---- the first table: every layer against itself on a finer grid
 
 
-def waves(n: tuple[int, int]) -> np.ndarray:
-    x, y = np.arange(n[0])[:, None] / n[0], np.arange(n[1]) / n[1]
-    return np.stack([np.cos(2 * np.pi * (k * x + m * y) + 1) for k, m in WAVES]).astype(np.float32)
+def random_fields(n: tuple[int, int], top: list[int]) -> np.ndarray:
+    """The same random functions with frequencies up to `top` on any grid, (FIELDS, *n)."""
+    k, m = np.arange(-top[0], top[0] + 1), np.arange(top[1] + 1)
+    coefficients = np.random.default_rng(0).normal(size=(2, FIELDS, len(k), len(m)))
+    ex, ey = (np.exp(2j * np.pi * np.outer(np.arange(p) / p, f)) for p, f in zip(n, (k, m), strict=True))
+    return (ex @ (coefficients[0] + 1j * coefficients[1]) @ ey.T).real.astype(np.float32)
 
 
 def relative_error(layer: Layer, n: tuple[int, int], m: tuple[int, int] | None) -> float:
-    """The relative 2-norm error over all waves, from the grid `n` to the grid `m`."""
+    """The relative 2-norm error over all fields, from the grid `n` to the grid `m`."""
     out = m or n
+    top = [min(MODES - 1, (p - 1) // 2) for p in n]  # kept by every layer, and resolved by the grid
     steps = [math.lcm(a, b, 2) for a, b in zip(n, out, strict=True)]
     fine = tuple(step * -(-64 // step) for step in steps)  # even, 64 or more, and holds the points of the answer
-    truth = np.asarray(layer(waves(fine), None), np.float64)[..., :: fine[0] // out[0], :: fine[1] // out[1]]
-    got = np.asarray(layer(waves(n), m), np.float64)
+    answer = np.asarray(layer(random_fields(fine, top), None), np.float64)
+    truth = answer[..., :: fine[0] // out[0], :: fine[1] // out[1]]
+    got = np.asarray(layer(random_fields(n, top), m), np.float64)
     return float(np.linalg.norm(got - truth) / np.linalg.norm(truth))
 
 

@@ -44,10 +44,18 @@ class Pace:
 
 def loops_well(op: Any, loss: Any, shapes: Any, dtypes: Any) -> bool:
     """Whether the gradient of this loss runs as fast inside a device loop as outside it."""
-    if jax.default_backend() != "cpu":
-        return True
-    fields = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
-    return "conv_general_dilated" not in str(jax.make_jaxpr(lambda op, u, v: loss(op(u), v))(op, *fields))
+    leaves, structure = jax.tree.flatten(op)
+    fields = tuple(zip(map(tuple, shapes), map(jnp.dtype, dtypes), strict=True))
+    parameters = tuple((x.shape, x.dtype) for x in leaves)
+    return jax.default_backend() != "cpu" or not _convolves(_Static.of(loss), structure, parameters, fields)
+
+
+@functools.lru_cache(maxsize=64)
+def _convolves(loss: Any, structure: Any, parameters: Any, fields: Any) -> bool:
+    op = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*x) for x in parameters])
+    sample = [jax.ShapeDtypeStruct(*x) for x in fields]
+    jaxpr = jax.make_jaxpr(lambda op, u, v: _unwrap(loss)(op(u), v))(op, *sample)
+    return "conv_general_dilated" in str(jaxpr)
 
 
 def run_feed(run: Run, feed: Feed, loss: Any, optimizer: Any, dtype: Any, pace: Pace) -> Iterator[np.ndarray]:
