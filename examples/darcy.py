@@ -227,7 +227,8 @@ def main() -> None:
 
     predictions = jax.jit(jax.vmap(op))(test.inputs[:3])
     no.plotting.panel(test.inputs[:3], test.outputs[:3], predictions, args.output / "darcy.png", grid=grid, names=NAMES)
-    print(f"\nsaved: {args.output}/darcy.png, report.md, fno.safetensors, the data (*.h5)")
+    made = "" if problem is None else ", the data (*.h5)"
+    print(f"\nsaved: {args.output}/darcy.png, report.md, fno.safetensors{made}")
 
 
 if __name__ == "__main__":
