@@ -292,7 +292,8 @@ def test_batch_members_are_single_solves(x64):
         assert abs(int(batch.num_steps[i]) - int(alone.num_steps)) <= 1
         np.testing.assert_allclose(batch.value[i], alone.value, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(batch.history[i, :10], alone.history[:10], rtol=1e-9, atol=1e-12)
-        assert int(jnp.isfinite(batch.history[i]).sum()) == min(int(batch.num_steps[i]) + 1, 40) or i == 3
+        entries = [int(jnp.isfinite(history).sum()) for history in (batch.history[i], alone.history)]
+        assert abs(entries[0] - entries[1]) <= 1
     assert len({int(k) for k in batch.num_steps}) >= 3
     assert batch.message.startswith("3 of 4 converged")
 
