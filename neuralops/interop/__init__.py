@@ -8,7 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["flax"]
+__all__ = ["flax", "lineax", "scipy"]
+
+
+def grid_of(operator: Any) -> Any:
+    """The grid an operator lives on, its own or that of the operator it was made from; `None` if it names none."""
+    while operator is not None and getattr(operator, "grid", None) is None:
+        operator = getattr(operator, "A", None)
+    return None if operator is None else operator.grid
 
 
 def __getattr__(name: str) -> Any:
