@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neuralops import operator as operator
     from neuralops import pde as pde
     from neuralops import plotting as plotting
+    from neuralops import sharding as sharding
     from neuralops import solvers as solvers
     from neuralops.checkpoint import load as load
     from neuralops.checkpoint import save as save
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from neuralops.solvers import CG as CG
     from neuralops.solvers import Diffusion as Diffusion
     from neuralops.solvers import FastPoisson as FastPoisson
+    from neuralops.solvers import FlexibleCG as FlexibleCG
+    from neuralops.solvers import Inverse as Inverse
+    from neuralops.solvers import Multigrid as Multigrid
+    from neuralops.solvers import Refinement as Refinement
     from neuralops.solvers import Solution as Solution
     from neuralops.solvers import solve as solve
     from neuralops.training import DivergedError as DivergedError
@@ -38,13 +43,26 @@ if TYPE_CHECKING:
     from neuralops.training import evaluate as evaluate
     from neuralops.training import fit as fit
 
-_ROOMS = ["baselines", "data", "interop", "losses", "metrics", "models", "nn", "operator", "pde", "plotting", "solvers"]
+_ROOMS = [
+    "baselines",
+    "data",
+    "interop",
+    "losses",
+    "metrics",
+    "models",
+    "nn",
+    "operator",
+    "pde",
+    "plotting",
+    "sharding",
+    "solvers",
+]
 _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
     "models": "FNO",
     "operator": "AbstractOperator Operator as_operator as_pair",
-    "solvers": "CG Diffusion FastPoisson Solution solve",
+    "solvers": "CG Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
     "training": "DivergedError History evaluate fit",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -15,15 +15,21 @@ WORDS = ["periodic", "dirichlet", "neumann", ("dirichlet", "neumann"), ("neumann
 KINDS = list(itertools.product(WORDS, ["node", "cell"]))
 
 
-def assemble(grid, a, mask=None, mean="harmonic"):
+def assemble(grid, a, mask=None, mean="harmonic", widths=None):
     """The matrix from the finite-volume balance: one loop over points, one over the faces of each.
 
-    Everything is in units of one cell: a face of relative area s conducts s * coefficient / h^2.
+    Everything is in units of one cell: a face of relative area s conducts s * coefficient / h^2; between cells of
+    other widths h * distance takes the place of h^2.
     """
     a, shape, d = np.asarray(a), grid.shape, grid.ndim
     mask = np.ones(shape, bool) if mask is None else mask
     number = np.arange(a.size).reshape(shape)
     matrix = sp.lil_matrix((a.size, a.size))
+
+    def extent(axis, i):  # of the control volume of point i, over h
+        if widths is not None and widths[axis] is not None:
+            return widths[axis][i] / grid.spacing[axis]
+        return 0.5 if half(axis, i) else 1.0
 
     def half(axis, i):  # does point i own half a control volume along this axis?
         low, high = grid.axes[axis].ends
@@ -35,14 +41,14 @@ def assemble(grid, a, mask=None, mean="harmonic"):
             continue
         row = number[index]
         for axis, step in itertools.product(range(d), (-1, 1)):
-            area = np.prod([0.5 if half(other, index[other]) else 1.0 for other in range(d) if other != axis])
+            area = np.prod([extent(other, index[other]) for other in range(d) if other != axis])
             there = list(index)
             there[axis] += step
             end = grid.axes[axis].ends[0 if step < 0 else 1]
             h2 = grid.spacing[axis] ** 2
             if not 0 <= there[axis] < shape[axis]:
                 if end == "dirichlet":
-                    distance = 0.5 if grid.centering[axis] == "cell" else 1.0
+                    distance = extent(axis, index[axis]) / 2 if grid.centering[axis] == "cell" else 1.0
                     matrix[row, row] += area * a[index] / distance / h2
                     continue
                 if end == "neumann":
@@ -52,7 +58,11 @@ def assemble(grid, a, mask=None, mean="harmonic"):
             if not mask[there]:
                 continue
             p, q = a[index], a[there]
-            c = area * (2 / (1 / p + 1 / q) if mean == "harmonic" else (p + q) / 2) / h2
+            s, t = 0.5, 0.5  # from either point to the face
+            if grid.centering[axis] == "cell":
+                s, t = extent(axis, index[axis]) / 2, extent(axis, there[axis]) / 2
+            inside = (s + t) / (s / p + t / q) if mean == "harmonic" else (t * p + s * q) / (s + t)
+            c = area * inside / (s + t) / h2
             matrix[row, row] += c
             matrix[row, number[there]] -= c
     return matrix.toarray()
@@ -98,6 +108,60 @@ def test_equals_assembled_matrix_with_mask(x64, grid, masked):
         np.testing.assert_array_equal(np.asarray(A.load(f))[~mask], 0)
 
 
+def stretched(grid, axes, seed=4):
+    """Random cell widths on some axes."""
+    rng = np.random.default_rng(seed)
+    raw = [rng.uniform(0.3, 1, n) for n in grid.shape]
+    return tuple(
+        w * L / w.sum() if a in axes else None for a, (w, L) in enumerate(zip(raw, grid.domain_extent, strict=True))
+    )
+
+
+@pytest.mark.parametrize("mean", ["harmonic", "arithmetic"])
+@pytest.mark.parametrize("boundary", WORDS, ids=str)
+def test_widths_equal_the_assembled_matrix(x64, boundary, mean):
+    grid = Grid((4, 3, 3), (1.3, 2.0, 0.7), (boundary, "dirichlet", "neumann"), ("cell", "cell", "node"))
+    widths = stretched(grid, (0, 1))
+    a, mask = coefficient(grid.shape), np.random.default_rng(1).random(grid.shape) < 0.8
+    A = Diffusion.from_coefficient(grid, np.where(mask, a, np.nan), mask=mask, mean=mean, widths=widths)
+    matrix = np.asarray(jax.jit(A.as_matrix)())
+    np.testing.assert_allclose(matrix, assemble(grid, a, mask, mean, widths), rtol=1e-13, atol=1e-11)
+    np.testing.assert_array_equal(matrix, matrix.T)
+    volumes = np.einsum("i,j,k->ijk", *(1 if w is None else w for w in (*widths[:2], [0.175, 0.35, 0.175])))
+    np.testing.assert_allclose(A.load(np.ones(grid.shape)), mask * volumes / grid.cell_volume, rtol=1e-13)
+
+
+@pytest.mark.parametrize("boundary", WORDS, ids=str)
+def test_widths_without_faces_mean_the_unit_coefficient(x64, boundary):
+    grid = Grid((5, 3), (1.3, 2.0), (boundary, "neumann"), "cell")
+    widths = stretched(grid, (0, 1))
+    unit, explicit = (
+        Diffusion(grid, widths=widths),
+        Diffusion.from_coefficient(grid, np.ones(grid.shape), widths=widths),
+    )
+    assert jax.tree.leaves(unit) == []
+    np.testing.assert_allclose(unit.as_matrix(), explicit.as_matrix(), rtol=1e-14)
+    even = Diffusion(grid, widths=[np.full(5, 0.26), None])
+    np.testing.assert_allclose(even.as_matrix(), Diffusion(grid).as_matrix(), rtol=1e-13)
+    assert isinstance(hash(even.widths), int)
+    assert Diffusion(grid, widths=(None, None)).widths is None
+
+
+def test_smoothly_stretched_grids_are_of_second_order(x64):
+    """-(a u')' = f with a = 1 + x^2 and u = sin(pi x) on cells that cluster at both walls."""
+    errors = []
+    for n in (32, 64, 128):
+        edges = (1 - np.cos(np.pi * np.linspace(0, 1, n + 1))) / 2
+        edges = 0.7 * edges + 0.3 * np.linspace(0, 1, n + 1)
+        w = np.diff(edges)
+        x = np.cumsum(w) - w / 2
+        A = Diffusion.from_coefficient(Grid(n, boundary="dirichlet", centering="cell"), 1 + x**2, widths=[w])
+        f = np.pi**2 * (1 + x**2) * np.sin(np.pi * x) - 2 * np.pi * x * np.cos(np.pi * x)
+        u = np.linalg.solve(A.as_matrix(), A.load(f))
+        errors.append(np.abs(u - np.sin(np.pi * x)).max())
+    assert np.all(np.log2(np.divide(errors[:-1], errors[1:])) > 1.9)
+
+
 @pytest.mark.parametrize(("boundary", "centering"), KINDS)
 def test_no_faces_means_the_unit_coefficient(x64, boundary, centering):
     grid = Grid((4, 3), (1.0, 0.6), (boundary, "neumann"), (centering, "node"))
@@ -129,7 +193,7 @@ def test_range_and_gauge_are_transposes_and_change_nothing_else(x64, grid):
     mask[0, :2] = False
     A = Diffusion.from_coefficient(grid, a, mask=mask)
     n, basis = a.size, jnp.eye(a.size).reshape(a.size, *grid.shape)
-    P, Q = (np.asarray(jax.jit(jax.vmap(g))(basis)).reshape(n, n).T for g in (A.to_range, A.fix_gauge))
+    P, Q = (np.asarray(jax.jit(jax.vmap(g))(basis)).reshape(n, n).T for g in (A.null_space().to_range, A.null_space().fix_gauge))
     matrix = np.asarray(jax.jit(A.as_matrix)())
     scale = np.abs(matrix).max()
     np.testing.assert_allclose(P, Q.T, atol=1e-14)
@@ -173,6 +237,7 @@ def test_leading_axes_and_transformations(getkey):
 
 
 GRID = Grid((4, 5), boundary="dirichlet")
+CELLS = Grid((4, 5), boundary="dirichlet", centering="cell")
 ONES = np.ones(GRID.shape)
 
 
@@ -191,6 +256,16 @@ ONES = np.ones(GRID.shape)
         (lambda: Diffusion.from_coefficient(GRID, ONES, mask=ONES), "mask: expected booleans"),
         (lambda: Diffusion.from_coefficient(GRID, ONES, mask=np.ones((2, 2), bool)), "mask: expected shape"),
         (lambda: Diffusion.from_coefficient(None, ONES), "grid: expected a Grid"),
+        (lambda: Diffusion(GRID, widths=([0.25] * 4, None)), "widths: expected None on axis 0, whose points are nodes"),
+        (lambda: Diffusion(CELLS, widths=[0.25] * 4), r"widths: expected one entry per axis \(2\)"),
+        (lambda: Diffusion(CELLS, widths=np.ones(4)), "widths: expected one entry per axis"),
+        (lambda: Diffusion(CELLS, widths=(None, [0.25] * 4)), "widths: expected 5 positive finite widths on axis 1"),
+        (lambda: Diffusion(CELLS, widths=([0.5, 0.5, 0.5, -0.5], None)), "widths: expected 4 positive finite"),
+        (lambda: Diffusion(CELLS, widths=([0.5] * 4, None)), "widths: expected a sum of 1.0, the domain_extent"),
+        (
+            lambda: jax.jit(lambda w: Diffusion(CELLS, widths=(w, None))(ONES))(jnp.full(4, 0.25)),
+            "widths: expected 4 plain numbers on axis 0",
+        ),
         (lambda: Diffusion(GRID)(np.ones((5, 5))), r"u: Diffusion is locked to the grid \(4, 5\)"),
         (lambda: Diffusion(GRID)(np.ones((4, 5), int)), "u: expected a real floating"),
         (lambda: Diffusion(GRID).load(np.ones(4)), "u: Diffusion is locked"),

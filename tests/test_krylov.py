@@ -38,7 +38,7 @@ def spd_matrix(n=30, seed=0):
 def test_iterates_are_scipys(x64, preconditioned):
     grid = Grid((15, 14), boundary="dirichlet", centering="cell")
     a, b = problem(grid)
-    a, b = a if preconditioned else np.random.default_rng(1).uniform(1, 2, grid.shape), 37.3 * b
+    a, b = jnp.sqrt(a) if preconditioned else np.random.default_rng(1).uniform(1, 2, grid.shape), 37.3 * b
     A = Diffusion.from_coefficient(grid, a)
     P = FastPoisson(grid) if preconditioned else None
     matrix = np.asarray(jax.jit(A.as_matrix)())
@@ -53,7 +53,7 @@ def test_iterates_are_scipys(x64, preconditioned):
         assert int(s.num_steps) == k
         np.testing.assert_allclose(s.value.ravel(), x, rtol=0, atol=1e-12 * np.abs(x).max())
         residual = np.linalg.norm(np.ravel(b) - matrix @ x) / np.linalg.norm(b)
-        np.testing.assert_allclose(s.residual_norm, residual, rtol=1e-8)
+        np.testing.assert_allclose(s.residual_norm, residual, rtol=1e-6)
 
 
 def test_finite_termination_and_pytrees(x64):
@@ -319,11 +319,11 @@ def test_values_do_not_recompile(x64):
     assert len(traces) == count
     A = operator(a)
     solve(A, b, CG(1e-5))
-    from neuralops.solvers import krylov
+    from neuralops.solvers import linear_solve
 
-    kept = krylov._solve_compiled._cache_size()
+    kept = linear_solve._solve_compiled._cache_size()
     solve(Diffusion.from_coefficient(GRID, 2 * a), 3 * b, CG(1e-7))  # outside jit too
-    assert krylov._solve_compiled._cache_size() == kept
+    assert linear_solve._solve_compiled._cache_size() == kept
 
 
 def test_a_changed_closure_is_seen(x64):
@@ -395,7 +395,7 @@ IDENTITY = lambda v: v
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: solve(np.eye(3), np.ones(3, np.float32), CG()), "A: expected a callable"),
+        (lambda: solve("A", np.ones(3, np.float32), CG()), "A: expected a callable"),
         (lambda: solve(IDENTITY, np.ones(3, int), CG()), "b: expected real floating arrays, got int64"),
         (lambda: solve(IDENTITY, np.ones(3, complex), CG()), "b: expected real floating arrays, got complex"),
         (lambda: solve(IDENTITY, [1.0, 2.0], CG()), "b: expected real floating arrays, got float"),
@@ -409,8 +409,8 @@ IDENTITY = lambda v: v
         (lambda: solve(IDENTITY, B, CG(), x0=B.T), "x0: expected the shapes of b"),
         (lambda: solve(IDENTITY, B, CG(), x0=(B,)), "x0: expected the shapes of b"),
         (lambda: solve(IDENTITY, B, CG(), x0=B.astype(int)), "x0: expected real floating arrays"),
-        (lambda: solve(IDENTITY, B, CG(preconditioner=lambda r: r[0])), "method.preconditioner: expected a map"),
-        (lambda: solve(IDENTITY, B, lambda r: r[0]), "method: expected a map"),
+        (lambda: solve(IDENTITY, B, CG(preconditioner=lambda r: r[0])), "preconditioner: expected a map"),
+        (lambda: solve(IDENTITY, B, lambda r: r[0]), "inverse: expected a map"),
         (lambda: CG(rtol=-1e-3), "rtol: expected a number not below zero"),
         (lambda: CG(rtol=float("nan")), "rtol: expected a number not below zero"),
         (lambda: CG(rtol="1e-3"), "rtol: expected a number"),

@@ -17,17 +17,20 @@ import neuralops as no
 from neuralops.data import Normalized, Normalizer
 from neuralops.grid import Grid
 from neuralops.nn import ChannelMLP, GroupNorm, Linear, SoftGate, SpectralConv
+from neuralops.solvers import Chebyshev, Jacobi, Scaled
 
 key = jax.random.key(7)
 WALLS = ("neumann", "periodic", "dirichlet")
 BOX = Grid((6, 7), boundary=("dirichlet", "periodic"), centering="cell")
 COEFFICIENT = 1 + np.random.default_rng(0).uniform(size=BOX.shape)
+VARIED = no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))
 
 # Per class: operators to try, each with the shape of a field it takes.
 EXAMPLES = {
+    "Chebyshev": [(Chebyshev(VARIED, 3, bounds=(0.1, 2.0)), (1, 6, 7))],
     "ChannelMLP": [(ChannelMLP(2, 3, 4, key=key), (2, 5, 6))],
     "Diffusion": [
-        (no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT)), (1, 6, 7)),
+        (VARIED, (1, 6, 7)),
         (no.Diffusion(BOX), (1, 6, 7)),
     ],
     "FNO": [
@@ -38,8 +41,18 @@ EXAMPLES = {
     ],
     "FastPoisson": [(no.FastPoisson(BOX), (1, 6, 7))],
     "GroupNorm": [(GroupNorm(4, 2, boundary="neumann"), (4, 6))],
+    "Inverse": [
+        (no.Inverse(VARIED, no.CG(1e-6, preconditioner=no.FastPoisson(BOX)), dtype="float32"), (1, 6, 7)),
+        (no.Inverse(no.Diffusion(BOX), no.FastPoisson(BOX)), (1, 6, 7)),
+    ],
+    "Jacobi": [(Jacobi(VARIED), (1, 6, 7))],
     "Linear": [(Linear(2, 3, key=key), (2, 5))],
+    "Multigrid": [
+        (no.Multigrid(no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))), (1, 6, 7)),
+        (no.Multigrid(no.Diffusion(Grid((20, 9), boundary="dirichlet")), smoother="chebyshev", cycle="W"), (1, 20, 9)),
+    ],
     "Normalized": [(Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
+    "Scaled": [(Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],
     "SoftGate": [(SoftGate(3), (3, 4, 4))],
     "SpectralConv": [
         (SpectralConv(2, 3, (4, 5), key=key), (2, 8, 9)),

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
-from neuralops.solvers import CG, Diffusion, FastPoisson, Solution, solve
+from neuralops.solvers import CG, Diffusion, FastPoisson, Scaled, Solution, solve
 
 COEFFICIENTS = ("two_phase", "log_normal")
 
@@ -184,18 +184,8 @@ def solve_diffusion(
         rtol = 1e-10 if rhs.dtype == jnp.float64 else max(1e-6, max(grid.num_points) ** 2 * epsilon / 4)
     # Single precision in the preconditioner alone leaves the steps and the accuracy as they are, at half the cost.
     inverse = FastPoisson(grid, dtype="float32")
-    preconditioner = _Scaled(inverse, jnp.reshape(a, grid.shape) ** -0.5) if smooth else inverse
+    preconditioner = Scaled(inverse, jnp.reshape(a, grid.shape) ** -0.5) if smooth else inverse
     return solve(operator, rhs, CG(rtol, preconditioner=preconditioner))
-
-
-class _Scaled(eqx.Module):
-    """An approximate inverse between two multiplications by a weight, which keeps it symmetric."""
-
-    inverse: FastPoisson
-    weight: Float[Array, "*grid"]
-
-    def __call__(self, r: Float[Array, "*lead *grid"]) -> Float[Array, "*lead *grid"]:
-        return self.weight * self.inverse(self.weight * r)
 
 
 def _check_forcing(forcing: Any, grid: Grid) -> Any:

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from neuralops import transforms
 from neuralops.grid import Grid
 from neuralops.operator import AbstractOperator, Envelope
-from neuralops.transforms import Axis
+from neuralops.solvers.diffusion import Diffusion
+from neuralops.solvers.line_ffts import by_fft, fft_length, makhoul_order, makhoul_signs, makhoul_twiddle, take
+from neuralops.solvers.line_modes import Line, by_matrices, lines, stencil_eigenvalues
+from neuralops.solvers.line_sweep import sweep
+from neuralops.solvers.volumes import Widths, check_widths
 
 __all__ = ["FastPoisson"]
 
-# Longest walled axis transformed by matrices of half size. On two CPU cores in float64 a whole inverse took 3.2 ms at
-# 421^2 (FFT 14, SciPy's dstn 12) and 5.4 ms at 512^2 (FFT 5.7); at 1024^2 both take 76 ms.
-FOLD_LIMIT = 1024
-
 
 class FastPoisson(AbstractOperator):
-    """The inverse of `Diffusion(grid)`: solves -div(grad u) = f, discretised with second order, directly.
+    """The inverse of `Diffusion(grid, widths=widths)`: solves -div(grad u) = f, of second order, directly.
 
     The sine, cosine or Fourier modes of each axis diagonalise the stencil; mode by mode the eigenvalue is
     the sum over axes of 4 sin^2(pi w h / (2 L)) / h^2, with w half-waves over the side L (Buzbee, Golub and
-    Nielson 1970; Strang 1999 for the list of cosine transforms). Every pair of boundary words is taken,
-    at nodes and in cells, mixed freely among axes. Where no axis has a Dirichlet end the operator is singular, and this
-    is its symmetric generalised inverse: the mean source is ignored and the result has mean zero.
+    Nielson 1970; Strang 1999 for the list of cosine transforms). On cells with widths of their own the modes are those
+    of a generalised eigenproblem per axis (Lynch, Rice and Thomas 1964). Every pair of boundary words is taken, at
+    nodes and in cells, mixed freely among axes. Where no axis has a Dirichlet end the operator is singular, and this is
+    its symmetric generalised inverse: the mean source is ignored and the result has mean zero, over the volume.
 
     Symmetric and positive, so it serves as preconditioner, `CG(preconditioner=FastPoisson(grid))`: the number
     of steps is then bounded by the contrast of the coefficient and does not grow with the grid. As
@@ -40,21 +41,27 @@ class FastPoisson(AbstractOperator):
     **Arguments:**
 
     - `grid`: where the field lives.
+    - `widths`: cell widths, as in `Diffusion`. On a CPU one stretched axis between walls is eliminated (a tridiagonal
+      system per mode of the others); any other one of n cells costs a matrix product, 2 n operations per unknown and
+      direction, half of it where the widths are symmetric between like walls. Its modes are computed when first used.
     - `dtype`: the precision of the transforms, by default the field's. `"float32"` makes a preconditioner of about half
       the cost for a float64 solve, whose accuracy does not suffer.
 
     Grid-locked: a field on another grid is refused. Right-hand sides are those of `Diffusion.load`.
+
+    **Raises:** `ValueError` on widths that do not fit the grid, or an unknown dtype.
     """
 
     grid: Grid = eqx.field(static=True)
+    widths: Widths = eqx.field(static=True)
     dtype: str | None = eqx.field(static=True)
 
-    def __init__(self, grid: Grid, dtype: str | None = None):
+    def __init__(self, grid: Grid, widths: Sequence[Any] | None = None, dtype: str | None = None):
         if not isinstance(grid, Grid):
             raise ValueError(f"grid: expected a Grid, got {type(grid).__name__}; make one with Grid(num_points).")
         if dtype not in (None, "float32", "float64"):
             raise ValueError(f"dtype: expected None, 'float32' or 'float64', got {dtype!r}; use one of these.")
-        self.grid, self.dtype = grid, dtype
+        self.grid, self.widths, self.dtype = grid, check_widths(grid, widths), dtype
 
     @property
     def envelope(self) -> Envelope:
@@ -65,22 +72,7 @@ class FastPoisson(AbstractOperator):
         """The solution for a right-hand side on the trailing axes; leading axes pass through."""
         self._check(b)
         b = jnp.asarray(b)
-        u = b if self.dtype is None else b.astype(self.dtype)
-        lead, axes = u.ndim - self.grid.ndim, self.grid.axes
-        for a, axis in enumerate(axes):
-            u = _analyse(u, lead + a, axis)
-        u = u * self._inverse_eigenvalues(u.dtype)
-        for a, axis in enumerate(axes):
-            u = _synthesise(u, lead + a, axis)
-        return u.astype(b.dtype)
-
-    def _inverse_eigenvalues(self, dtype: Any) -> Array:
-        """1/eigenvalue on the grid of modes, zero for the constant mode; built from one profile per axis."""
-        grid, total = self.grid, jnp.zeros((), dtype)
-        for a, axis in enumerate(grid.axes):
-            profile = _eigenvalues(axis, grid.domain_extent[a], grid.spacing[a])
-            total = total + jnp.asarray(profile.reshape([-1 if i == a else 1 for i in range(grid.ndim)]), dtype)
-        return jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total))
+        return _solve(self.grid, self.widths, b if self.dtype is None else b.astype(self.dtype)).astype(b.dtype)
 
     def _check(self, b: Any) -> None:
         shape, ndim = tuple(getattr(b, "shape", ())), self.grid.ndim
@@ -93,104 +85,216 @@ class FastPoisson(AbstractOperator):
             raise ValueError(f"b: expected a real floating array, got {b.dtype}; use b.astype(jnp.float32).")
 
 
-class _Fold(NamedTuple):
-    """Orthonormal modes of a mirror-symmetric axis, split by parity.
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _solve(grid: Grid, widths: Widths, b: Array) -> Array:
+    def invert(on_cpu: bool, b: Array) -> Array:
+        natural = tuple(range(grid.ndim))
+        return _reorder(*_invert(b, _plan(grid, widths, b.dtype, on_cpu), natural, {}), natural)
 
-    A mode is even or odd under reflection of the axis, so half of its values suffice, and a transform of n values
-    becomes two products of size n/2: half the work.
+    def solve(_: Any, b: Array) -> Array:
+        if jax.default_backend() == "cpu":
+            return invert(True, b)
+        return lax.platform_dependent(b, cpu=functools.partial(invert, True), default=functools.partial(invert, False))
+
+    # Its own transpose, which JAX would otherwise find by turning gathers into slow scatters.
+    return lax.custom_linear_solve(Diffusion(grid, widths=widths), b, solve, symmetric=True)
+
+
+class _Plan(NamedTuple):
+    """How each axis is inverted.
+
+    By a `"matrix"`; by an `"fft"` along it; in a `"joint"` FFT together with others; or, one axis at most and when all
+    others are transformed, by a `"sweep"`.
     """
 
-    head: int  # leading points that are their own mirror images (the low end of a periodic node axis)
-    even: np.ndarray  # values of the even modes at the head, the lower half and the middle, (n - n//2 or so, modes)
-    odd: np.ndarray  # values of the odd modes at the lower half
-    order: np.ndarray  # mode numbers in the order of the coefficients
+    lines: tuple[Line, ...]
+    routes: tuple[str, ...]
+    block: int | None  # numbers that an FFT of one axis takes at a time, if that shall be limited
 
 
-@functools.lru_cache(maxsize=64)
-def _fold(axis: Axis) -> _Fold | None:
-    """The folded modes, or `None` when the axis is not symmetric or too long for matrices."""
-    n, low_high = axis.num_points, axis.ends
-    limit = transforms.MATMUL_LIMIT if axis.boundary == "periodic" else FOLD_LIMIT
-    if low_high[0] != low_high[1] or n > limit:
-        return None
-    modes = _orthonormal(axis)
-    head = int(axis.boundary == "periodic" and axis.centering == "node")
-    half = (n - head) // 2
-    mirror = np.concatenate([np.arange(head), np.arange(n - 1, head - 1, -1)])
-    is_even = np.einsum("jm,jm->m", modes, modes[mirror]) > 0
-    order = np.concatenate([np.flatnonzero(is_even), np.flatnonzero(~is_even)])
-    upper = slice(head, head + half)
-    return _Fold(head, modes[: n - half][:, is_even], modes[upper][:, ~is_even], order)
+# Choices measured on two CPU cores (benchmarks/fast_poisson.py). The most points for which an axis is faster by
+# matrices, by bytes per number, where it has mirror symmetry:
+SHORT = {"joint": {4: 192, 8: 96}, "fft": {4: 256, 8: 128}}
+SHORT_MIXED = 128  # and where it has not
+ROUGH, ROUGH_FACTOR = 512, 64  # the same where an FFT would be slow, its length having a prime factor beyond 64
+SWEPT = 128  # points from which a stretched axis is faster by elimination than by matrices
+BLOCK = 2**17  # numbers per FFT call: extended to twice the length and complex, they stay in the cache
 
 
-def _orthonormal(axis: Axis) -> np.ndarray:
-    """Mode values scaled so that the stencil's symmetric form has the inverse S diag(1/eigenvalue) S^T.
+def _plan(grid: Grid, widths: Widths, dtype: Any, on_cpu: bool) -> _Plan:
+    rows = lines(grid, widths)
+    stretched = [a for a, line in enumerate(rows) if line.widths is not None and line.axis.boundary != "periodic"]
+    longest = max(stretched, key=lambda a: grid.num_points[a], default=-1)
+    swept = on_cpu and stretched and grid.num_points[longest] >= SWEPT  # elsewhere steps one after the other cost more
+    routes = [_route(line, dtype, not swept) for line in rows]
+    if swept:
+        routes[longest] = "sweep"
+    for a in [a for a, route in enumerate(routes) if route == "joint"][:-3]:
+        routes[a] = "matrix"  # XLA transforms at most three axes at once
+    return _Plan(rows, tuple(routes), BLOCK if on_cpu else None)
 
-    With W the relative control volumes and S the mode values, S^T W S = diag(norms) and W L S = W S diag(eigenvalue),
-    so (W L)^-1 = S diag(1/(norms eigenvalue)) S^T: the weights of node-centred Neumann ends drop out.
+
+def _route(line: Line, dtype: Any, together: bool) -> str:
+    n, (low, high) = line.axis.num_points, line.axis.ends
+    together = together and (low == "periodic" or (low == high and line.axis.centering == "cell"))
+    route = "joint" if together else "fft"
+    short = SHORT[route][jnp.dtype(dtype).itemsize] if low == high else SHORT_MIXED
+    if line.widths is not None or n <= (ROUGH if _largest_prime(fft_length(line)) > ROUGH_FACTOR else short):
+        return "matrix"
+    return route
+
+
+def _largest_prime(n: int) -> int:
+    factor, largest = 2, 1
+    while n > 1:
+        while n % factor == 0:
+            n, largest = n // factor, factor
+        factor += 1
+    return largest
+
+
+def _invert(
+    u: Array, plan: _Plan, order: tuple[int, ...], known: dict[int, np.ndarray]
+) -> tuple[Array, tuple[int, ...]]:
+    """Transforms one axis, inverts what remains, transforms back.
+
+    `order` tells which axis each trailing dimension of `u` is, and is returned with the result; `known` holds the
+    eigenvalues of the axes already transformed.
     """
-    values = transforms.synthesis_matrix(axis)
-    norms = np.einsum("jm,jm,j->m", values, values, transforms.relative_weights(axis))
-    return values / np.sqrt(norms)
+    todo = [a for a in order if a not in known and plan.routes[a] in ("matrix", "fft")]
+    if not todo:
+        return (_sweep if "sweep" in plan.routes else _invert_joint)(u, plan, order, known)
+    # Matrices work on any dimension in place; of the others, the last dimension needs no transposition.
+    axis = next((a for a in todo if plan.routes[a] == "matrix"), todo[-1])
+    t = (by_matrices if plan.routes[axis] == "matrix" else by_fft)(plan.lines[axis])
+    c, order = _along_axis(t.analyse, u, plan, order, axis)
+    c, order = _invert(c, plan, order, {**known, axis: t.eigenvalues})
+    return _along_axis(t.synthesise, c, plan, order, axis)
 
 
-def _by_fft(axis: Axis) -> bool:
-    return _fold(axis) is None and axis.num_points > transforms.MATMUL_LIMIT
+def _along_axis(
+    function: Callable[[Array, int], Array], u: Array, plan: _Plan, order: tuple[int, ...], axis: int
+) -> tuple[Array, tuple[int, ...]]:
+    if plan.routes[axis] == "matrix":
+        return function(u, u.ndim - len(order) + order.index(axis)), order
+    turned = (*(a for a in order if a != axis), axis)
+    u = _reorder(u, order, turned)
+    if plan.block is None or u.size < 4 * plan.block:
+        return function(u, u.ndim - 1), turned
+    # Some rows at a time: larger intermediates leave the cache, and are mapped afresh by the system page by page. At
+    # 1023^2 in float64 an inverse by sine transforms took 21 ms of one core this way, 35 ms at once.
+    rows = u.reshape(-1, u.shape[-1])
+    total, count = len(rows), -(-plan.block // u.shape[-1])
+
+    def some(i: Array, out: Array) -> Array:
+        start = jnp.minimum(i * count, total - count)
+        part = lax.dynamic_slice_in_dim(rows, start, count)
+        return lax.dynamic_update_slice_in_dim(out, function(part, 1), start, 0)
+
+    return lax.fori_loop(0, -(-total // count), some, jnp.zeros_like(rows)).reshape(u.shape), turned
 
 
-def _eigenvalues(axis: Axis, extent: float, spacing: float) -> np.ndarray:
-    """Eigenvalues of the strong-form stencil in the order of the coefficients.
+def _sweep(
+    u: Array, plan: _Plan, order: tuple[int, ...], known: dict[int, np.ndarray]
+) -> tuple[Array, tuple[int, ...]]:
+    axis = plan.routes.index("sweep")
+    dim = u.ndim - len(order) + order.index(axis)
+    others = tuple(a for a in order if a != axis)
+    total = functools.reduce(jnp.add.outer, [jnp.asarray(known[a], u.dtype) for a in others], jnp.zeros((), u.dtype))
+    u = sweep(jnp.moveaxis(u, dim, 0), plan.lines[axis], total, _singular(plan))
+    return jnp.moveaxis(u, 0, dim), order
 
-    The wavenumber of the last periodic mode on an even grid is Nyquist's, whichever of sine and cosine it is.
+
+def _singular(plan: _Plan) -> bool:
+    return not any("dirichlet" in line.axis.ends for line in plan.lines)
+
+
+def _reorder(u: Array, order: tuple[int, ...], new: tuple[int, ...]) -> Array:
+    lead = u.ndim - len(order)
+    return u if order == new else jnp.transpose(u, (*range(lead), *(lead + order.index(a) for a in new)))
+
+
+def _invert_joint(
+    u: Array, plan: _Plan, order: tuple[int, ...], known: dict[int, np.ndarray]
+) -> tuple[Array, tuple[int, ...]]:
+    """Divides by the eigenvalues; the axes not yet transformed, if any, by one real FFT over all of them.
+
+    In Makhoul's order (see `line_ffts`) the samples of a walled axis have a spectrum V whose w_k V_k is
+    C_k - i C'_k: two coefficients, of different eigenvalues. For real data they are its real and imaginary parts; for
+    the complex data that another axis leaves, 2 C_k = w_k V_k + conj(w_k) V_-k. So between the FFT and its inverse
+    everything is one pass over half a spectrum, and no coefficient is ever stored.
     """
-    half_waves = transforms.wavenumbers(axis.boundary, axis.num_points)
-    values = 4 * np.sin(np.pi * half_waves * spacing / (2 * extent)) ** 2 / spacing**2
-    folded = _fold(axis)
-    return values if folded is None else values[folded.order]
+    joint = tuple(a for a in order if a not in known)
+    walled = tuple(a for a in joint if plan.lines[a].axis.boundary != "periodic")
+    if walled and joint[-1] == walled[-1] and walled != joint:
+        # The last axis has half a spectrum, so V_-k is at hand for all axes together only: let it be one without walls.
+        joint = walled + tuple(a for a in joint if a not in walled)
+    u, order = _reorder(u, order, turned := tuple(a for a in order if a in known) + joint), turned
+
+    dims = {a: u.ndim - len(order) + position for position, a in enumerate(order)}
+
+    def along(values: np.ndarray, axis: int) -> Array:
+        dtype = jnp.result_type(u.dtype, jnp.complex64) if np.iscomplexobj(values) else u.dtype
+        return jnp.asarray(values.reshape([-1] + [1] * (u.ndim - 1 - dims[axis])), dtype)
+
+    def inverse(total: Array) -> Array:
+        return jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total)) if _singular(plan) else 1 / total
+
+    total = sum((along(values, a) for a, values in known.items()), jnp.zeros((), u.dtype))
+    if not joint:
+        return u * inverse(total), order
+    last, axes = joint[-1], tuple(dims[a] for a in joint)
+    count = {a: plan.lines[a].axis.num_points for a in joint}
+    eigenvalues = {a: tuple(along(v, a) for v in _joint_eigenvalues(plan.lines[a], a == last)) for a in joint}
+    total = sum((eigenvalues[a][0] for a in joint if a not in walled), total)
+    twiddle = {a: along(makhoul_twiddle(count[a], count[a] // 2 + 1 if a == last else count[a]), a) for a in walled}
+
+    def divide(images: dict[tuple[int, ...], Array], left: tuple[int, ...], total: Array, odd: bool) -> Array:
+        """The spectrum divided by the eigenvalues; `images` holds it with the wavenumbers of the named axes turned."""
+        if left:
+            a, rest = left[0], left[1:]
+            w, back = twiddle[a] / 2, twiddle[a].conj() / 2
+            pairs = {key: (w * v, back * images[(a, *key)]) for key, v in images.items() if a not in key}
+            direct, mirrored = eigenvalues[a]
+            even = divide({key: v + m for key, (v, m) in pairs.items()}, rest, total + direct, odd)
+            return (
+                2
+                * back
+                * (even + divide({key: v - m for key, (v, m) in pairs.items()}, rest, total + mirrored, not odd))
+            )
+        if last not in walled:
+            return images[()] * inverse(total)
+        direct, mirrored = eigenvalues[last]
+        v, (real, imag) = twiddle[last] * images[()], (mirrored, direct) if odd else (direct, mirrored)
+        return twiddle[last].conj() * lax.complex(v.real * inverse(total + real), v.imag * inverse(total + imag))
+
+    for a in walled:
+        shuffle = makhoul_order(count[a])
+        u = take(u, shuffle, dims[a]) * along(_signs(plan.lines[a])[shuffle], a)
+    images = {(): jnp.fft.rfftn(u, axes=axes)}
+    split = tuple(a for a in walled if a != last)
+    for a in reversed(split):
+        turn = -np.arange(count[a]) % count[a]
+        images |= {(a, *key): take(v, turn, dims[a]) for key, v in images.items()}
+    u = jnp.fft.irfftn(divide(images, split, total, False), s=[count[a] for a in joint], axes=axes)
+    for a in walled:
+        u = take(u, np.argsort(makhoul_order(count[a])), dims[a]) * along(_signs(plan.lines[a]), a)
+    return u, order
 
 
-def _analyse(u: Array, dim: int, axis: Axis) -> Array:
-    """S^T along one dimension (with the norms, where the transform is an FFT)."""
-    folded = _fold(axis)
-    if folded is None:
-        if _by_fft(axis):
-            weights = transforms.relative_weights(axis).reshape([-1] + [1] * (u.ndim - 1 - dim))
-            return transforms.to_modes(u / jnp.asarray(weights, u.dtype), dim, axis)
-        return _product(_orthonormal(axis).T, u, dim)
-    head, half = folded.head, folded.odd.shape[0]
-    n = axis.num_points
-    lower, upper = _cut(u, head, head + half, dim), lax.rev(_cut(u, n - half, n, dim), (dim,))
-    even = lax.concatenate([_cut(u, 0, head, dim), lower + upper, _cut(u, head + half, n - half, dim)], dim)
-    parts = [_product(folded.even.T, even, dim), _product(folded.odd.T, lower - upper, dim)]
-    return lax.concatenate(parts, dim)
+def _signs(line: Line) -> np.ndarray:
+    n = line.axis.num_points
+    return makhoul_signs(n) if line.axis.boundary == "dirichlet" else np.ones(n)
 
 
-def _synthesise(c: Array, dim: int, axis: Axis) -> Array:
-    """S along one dimension, the transpose of `_analyse`."""
-    folded = _fold(axis)
-    if folded is None:
-        if _by_fft(axis):
-            return transforms.from_modes(c, dim, axis)
-        return _product(_orthonormal(axis), c, dim)
-    head, half = folded.head, folded.odd.shape[0]
-    n, count = axis.num_points, folded.even.shape[1]
-    even = _product(folded.even, _cut(c, 0, count, dim), dim)
-    odd = _product(folded.odd, _cut(c, count, n, dim), dim)
-    lower = _cut(even, head, head + half, dim)
-    mirrored = lax.rev(lower - odd, (dim,))
-    middle = _cut(even, head + half, n - half, dim)
-    return lax.concatenate([_cut(even, 0, head, dim), lower + odd, middle, mirrored], dim)
-
-
-def _cut(u: Array, start: int, stop: int, dim: int) -> Array:
-    return lax.slice_in_dim(u, start, stop, axis=dim)
-
-
-def _product(matrix: np.ndarray, u: Array, dim: int) -> Array:
-    """A matrix along one dimension, in place: moving that axis to the end first took twice as long on CPU."""
-    m = jnp.asarray(matrix, u.dtype)
-    if dim == u.ndim - 1:
-        return jnp.matmul(u, m.T, precision="highest")
-    before, after = u.shape[:dim], u.shape[dim + 1 :]
-    product = jnp.matmul(m, u.reshape(*before, u.shape[dim], math.prod(after)), precision="highest")
-    return product.reshape(*before, m.shape[0], *after)
+def _joint_eigenvalues(line: Line, half: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Per FFT wavenumber k the eigenvalues of C_k and of C'_k; they coincide on a periodic axis."""
+    n = line.axis.num_points
+    k = np.arange(n // 2 + 1 if half else n)
+    if line.axis.boundary == "periodic":
+        same = stencil_eigenvalues(line, 2 * k)
+        return same, same
+    # C' has no entry at k = 0; any eigenvalue but zero will do there.
+    waves = (n - k, np.where(k == 0, n, k))
+    direct, mirrored = waves if line.axis.boundary == "dirichlet" else (k, n - k)
+    return stencil_eigenvalues(line, direct), stencil_eigenvalues(line, mirrored)

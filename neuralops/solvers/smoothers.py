@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,50 +11,61 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from neuralops.solvers.coarsening import Line
-from neuralops.solvers.sublattice import Parity, Parts, high, low, parities, split, split_faces
+from neuralops.solvers.sublattice import Parity, Parts, below_and_above, high, low, split_faces
 
 __all__ = ["Stencil", "chebyshev", "jacobi", "red_black"]
 
-RED, BLACK = 0, 1
+CHEBYSHEV_RATIO = 4.0  # of the ends of the interval that Chebyshev smoothing damps
 
 
 class Stencil(eqx.Module):
-    """The operator of one level on split fields: conductances below and above each point, and the inverse diagonal.
+    """The operator of one level on split fields, from the conductances of its faces.
 
-    The inverse diagonal is zero where no face reaches, so a smoother leaves such points alone.
+    Fields are divided by the diagonal wherever they are made, on purpose: XLA on CPU drops optimisation barriers and
+    recomputes cheap producers in each of their consumers, so that sweeps and levels would be nested into one another; a
+    division it never computes twice. The diagonal itself is summed up on the way, which is cheaper than reading it.
     """
 
     lines: tuple[Line, ...] = eqx.field(static=True)
-    below: tuple[Parts, ...]
-    above: tuple[Parts, ...]
-    inverse_diagonal: Parts
+    faces: tuple[Parts, ...]
 
-    def __init__(self, lines: tuple[Line, ...], faces: tuple[Array, ...]):
+    def __init__(self, lines: tuple[Line, ...], faces: Sequence[Array]):
         self.lines = lines
-        pairs = [split_faces(c, axis) for axis, c in enumerate(faces)]
-        self.below, self.above = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
-        self.inverse_diagonal = {}
-        points = {0: [(x.local_points + 1) // 2 for x in lines], 1: [x.local_points // 2 for x in lines]}
-        for p in parities(len(lines)):
-            shape = tuple(points[bit][a] for a, bit in enumerate(p))
-            total = functools.reduce(jnp.add, [b[p] + c[p] for b, c in zip(self.below, self.above, strict=True)])
-            diagonal = jnp.broadcast_to(total, shape)
-            self.inverse_diagonal[p] = jnp.where(diagonal > 0, 1 / jnp.where(diagonal > 0, diagonal, 1), 0)
+        self.faces = tuple(split_faces(c, axis) for axis, c in enumerate(faces))
 
-    def inflow(self, x: Parts, p: Parity) -> Array:
-        """Sum over faces of c u_neighbour at the points of part `p`."""
+    @property
+    def dtype(self) -> Any:
+        return next(iter(self.faces[0].values())).dtype
+
+    def divided(self, v: Array, p: Parity, axes: Iterable[int] | None = None) -> Array:
+        """`v` over the diagonal (over its share from some axes) at the points of part `p`; zero where that vanishes."""
+        total = self._total(p, range(len(self.lines)) if axes is None else axes)
+        return v / jnp.where(total > 0, total, jnp.inf)
+
+    def scaled(self, b: Parts) -> Parts:
+        """A right-hand side over the diagonal, as the smoothers want it."""
+        return {p: self.divided(v, p) for p, v in b.items()}
+
+    def inflow(self, x: Parts, p: Parity, axes: Iterable[int] | None = None, wrap_odd: bool = True) -> Array:
+        """Sum over faces of c u_neighbour at the points of part `p`, across all axes or some."""
         terms = []
-        for a, line in enumerate(self.lines):
-            terms.append(self.below[a][p] * low(x, p, a, line) + self.above[a][p] * high(x, p, a, line))
+        for a in range(len(self.lines)) if axes is None else axes:
+            line = self.lines[a]
+            below, above = below_and_above(self.faces[a], p, a, line)
+            terms.append(below * low(x, p, a, line, wrap_odd) + above * high(x, p, a, line, wrap_odd))
         return functools.reduce(jnp.add, terms)
 
-    def residual(self, x: Parts, b: Parts, p: Parity) -> Array:
+    def update(self, x: Parts, scaled: Parts, p: Parity) -> Array:
+        """What the equations at the points of part `p` make of the neighbours: one Jacobi step."""
+        return scaled[p] + self.divided(self.inflow(x, p), p)
+
+    def residual(self, x: Parts, scaled: Parts, p: Parity) -> Array:
         """b - A x at the points of part `p`."""
-        terms = []
-        for a, line in enumerate(self.lines):
-            lower, higher = low(x, p, a, line) - x[p], high(x, p, a, line) - x[p]
-            terms.append(self.below[a][p] * lower + self.above[a][p] * higher)
-        return b[p] + functools.reduce(jnp.add, terms)
+        return self._total(p, range(len(self.lines))) * (scaled[p] - x[p]) + self.inflow(x, p)
+
+    def _total(self, p: Parity, axes: Iterable[int]) -> Array:
+        pairs = [below_and_above(self.faces[a], p, a, self.lines[a]) for a in axes]
+        return functools.reduce(jnp.add, [below + above for below, above in pairs])
 
 
 def colour_of(p: Parity) -> int:
@@ -61,16 +73,13 @@ def colour_of(p: Parity) -> int:
 
 
 def red_black(stencil: Stencil, x: Parts | None, b: Parts, colours: tuple[int, ...]) -> Parts:
-    """Half sweeps of Gauss-Seidel in the given order of colours; `x=None` means zero."""
+    """Half sweeps of Gauss-Seidel in the given order of colours; `b` is scaled, `x=None` means zero."""
     for colour in colours:
-        new = {}
-        for p, inverse in stencil.inverse_diagonal.items():
-            if colour_of(p) != colour:
-                new[p] = jnp.zeros_like(b[p]) if x is None else x[p]
-            else:
-                new[p] = inverse * (b[p] if x is None else b[p] + stencil.inflow(x, p))
-        x = new
-    return x
+        if x is None:
+            x = {p: v if colour_of(p) == colour else jnp.zeros_like(v) for p, v in b.items()}
+        else:
+            x = {p: stencil.update(x, b, p) if colour_of(p) == colour else v for p, v in x.items()}
+    return _zeros(b) if x is None else x
 
 
 def jacobi(stencil: Stencil, x: Parts | None, b: Parts, sweeps: int) -> Parts:
@@ -79,13 +88,10 @@ def jacobi(stencil: Stencil, x: Parts | None, b: Parts, sweeps: int) -> Parts:
     weight = 2 * ndim / (2 * ndim + 1)
     for _ in range(sweeps):
         if x is None:
-            x = {p: weight * inverse * b[p] for p, inverse in stencil.inverse_diagonal.items()}
+            x = {p: weight * v for p, v in b.items()}
         else:
-            x = {
-                p: x[p] + weight * inverse * stencil.residual(x, b, p)
-                for p, inverse in stencil.inverse_diagonal.items()
-            }
-    return {p: jnp.zeros_like(v) for p, v in b.items()} if x is None else x
+            x = {p: (1 - weight) * v + weight * stencil.update(x, b, p) for p, v in x.items()}
+    return _zeros(b) if x is None else x
 
 
 def chebyshev(stencil: Stencil, x: Parts | None, b: Parts, degree: int) -> Parts:
@@ -99,19 +105,16 @@ def chebyshev(stencil: Stencil, x: Parts | None, b: Parts, degree: int) -> Parts
     sigma = middle / half
     rho, step = 1 / sigma, None
     for _ in range(degree):
-        start = x is None
-        scaled = {
-            p: inverse * (b[p] if start else stencil.residual(x, b, p))
-            for p, inverse in stencil.inverse_diagonal.items()
-        }
+        residual = b if x is None else {p: stencil.update(x, b, p) - v for p, v in x.items()}
         if step is None:
-            step = {p: v / middle for p, v in scaled.items()}
+            step = {p: v / middle for p, v in residual.items()}
         else:
             new_rho = 1 / (2 * sigma - rho)
-            step = {p: new_rho * rho * step[p] + 2 * new_rho / half * v for p, v in scaled.items()}
+            step = {p: new_rho * rho * step[p] + 2 * new_rho / half * v for p, v in residual.items()}
             rho = new_rho
-        x = step if start else {p: x[p] + v for p, v in step.items()}
-    return {p: jnp.zeros_like(v) for p, v in b.items()} if x is None else x
+        x = step if x is None else {p: v + step[p] for p, v in x.items()}
+    return _zeros(b) if x is None else x
 
 
-CHEBYSHEV_RATIO = 4.0
+def _zeros(b: Parts) -> Parts:
+    return {p: jnp.zeros_like(v) for p, v in b.items()}

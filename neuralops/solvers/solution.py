@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import enum
+import warnings
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
-__all__ = ["AbstractMethod", "Outcome", "Result", "Solution", "System"]
+from neuralops.solvers.vectors import Dot
+
+__all__ = [
+    "AbstractMethod", "DerivativeWarning", "Outcome", "Result", "Solution", "System", "check_number",
+    "warn_of_derivative",
+]  # fmt: skip
 
 
 class Result(enum.IntEnum):
@@ -29,12 +39,13 @@ MESSAGES = {
     Result.max_steps: "not converged: max_steps was reached; allow more steps or precondition",
     Result.stagnated: "not converged: the true residual no longer falls, the attainable accuracy of this precision is "
     "reached; loosen rtol or solve in float64",
-    Result.breakdown: "not converged: a search direction of non-positive curvature was met; the operator or the "
-    "preconditioner is not symmetric positive definite",
+    Result.breakdown: "not converged: the operator or the preconditioner is not symmetric positive definite, or a "
+    "singular operator has no null_space given; FlexibleCG takes any preconditioner",
     Result.nonfinite: "not converged: NaN or infinity in the right-hand side, the operator or the preconditioner; the "
-    "last finite iterate is returned",
+    "best finite iterate is returned",
     Result.incompatible: "no solution exists: the right-hand side has a part outside the operator's range (a pure "
-    "Neumann or periodic problem needs a source of zero mean); the solution for the rest is returned",
+    "Neumann or periodic problem needs a source of zero mean, on each part of the domain that is cut off); the "
+    "solution for the rest is returned",
 }
 
 
@@ -43,14 +54,15 @@ class Solution(eqx.Module):
 
     **Attributes:**
 
-    - `value`: the iterate, like the right-hand side. Never discarded: a solve that failed returns its
-      last finite iterate.
+    - `value`: the iterate, like the right-hand side. Never discarded: a solve that failed returns the best
+      iterate it had.
     - `result`: a code of `Result`, int32.
     - `converged`: whether `result` is `Result.converged`.
     - `num_steps`: the iterations taken, int32.
     - `residual_norm`: the true relative residual ||b - A x|| / ||b|| in the 2-norm, recomputed from
       `value` (0 when b = 0).
     - `history`: relative residuals after 0, 1, ... steps, of fixed length and padded with NaN, or `None`.
+    - `num_rejected`: steps in which `FlexibleCG` found the preconditioner's direction unusable, int32.
 
     Under `jax.vmap` every attribute has the batch axis in front.
     """
@@ -61,6 +73,7 @@ class Solution(eqx.Module):
     num_steps: Int[Array, "*batch"]
     residual_norm: Float[Array, "*batch"]
     history: Float[Array, "*batch entries"] | None
+    num_rejected: Int[Array, "*batch"]
 
     @property
     def message(self) -> str:
@@ -78,7 +91,8 @@ class System(NamedTuple):
 
     `norm` is the 2-norm of the right-hand side that relative tolerances refer to. `unit` is what was divided
     out, so absolute tolerances are divided by it too; it is infinite in the systems of derivatives, whose
-    units are others. Vectors are pytrees.
+    units are others. `dot` is the inner product, and a method forms no other sum over entries: vectors, which
+    are pytrees, may be spread over devices.
     """
 
     matvec: Any
@@ -86,6 +100,7 @@ class System(NamedTuple):
     x0: Any
     norm: Array
     unit: Array
+    dot: Dot
 
 
 class Outcome(NamedTuple):
@@ -96,7 +111,8 @@ class Outcome(NamedTuple):
     target: Array
     result: Array
     num_steps: Array
-    history: Array | None
+    history: Array | None = None
+    num_rejected: Array | int = 0
 
 
 class AbstractMethod(eqx.Module):
@@ -105,3 +121,56 @@ class AbstractMethod(eqx.Module):
     @abstractmethod
     def run(self, system: System) -> Outcome:
         """Solves one system inside `jax.jit`. Need not be differentiable: `solve` differentiates implicitly."""
+
+
+def check_number(name: str, value: Any) -> None:
+    if value is None and name == "max_steps":
+        return
+    wanted = "an integer or None" if name == "max_steps" else "a number"
+    kind = jnp.integer if name == "max_steps" else jnp.number
+    if isinstance(value, bool | str) or not (isinstance(value, int | float) or hasattr(value, "dtype")):
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}; pass a scalar.")
+    if np.ndim(value) != 0 or not jnp.issubdtype(jnp.result_type(value), kind):
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}; pass a scalar.")
+    if not isinstance(value, jax.core.Tracer) and not float(value) >= 0:
+        raise ValueError(f"{name}: expected {wanted} not below zero, got {value!r}; pass 0 or more.")
+
+
+class DerivativeWarning(RuntimeWarning):
+    """The solve behind a gradient or tangent did not converge, so the derivative is not accurate."""
+
+
+def warn_of_derivative(result: Array, residual_norm: Array) -> None:
+    """Gives a `DerivativeWarning` at run time if a solve failed; costs nothing but a branch if it did not.
+
+    A part of the right-hand side outside the range is no failure here: derivatives of the gauge ignore it too.
+    """
+    failed = (result != Result.converged) & (result != Result.incompatible)
+    _warn(jnp.where(failed, result, 0), jnp.where(failed, residual_norm, 0), failed.astype(jnp.int32))
+
+
+@custom_vmap
+def _warn(result: Array, residual_norm: Array, count: Array) -> Array:
+    def call() -> None:
+        jax.debug.callback(_warn_host, result, residual_norm, count)
+
+    lax.cond(count > 0, call, lambda: None)
+    return count
+
+
+@_warn.def_vmap
+def _warn_batch(size: int, batched: Any, result: Array, residual_norm: Array, count: Array) -> tuple[Array, bool]:
+    """One warning for a batch: vmap would turn the branch into a call per member, failed or not."""
+    worst = [jnp.max(v) if b else v for v, b in zip((result, residual_norm), batched, strict=False)]
+    return _warn(*worst, jnp.sum(count) if batched[2] else size * count), False
+
+
+def _warn_host(result: Any, residual_norm: Any, count: Any) -> None:
+    several = f"{int(count)} solves, the worst of them" if count > 1 else "A solve"
+    warnings.warn(
+        f"{several} behind a derivative ended as {MESSAGES[Result(int(result))]!r} with relative residual "
+        f"{float(residual_norm):.3g}; the derivative is no more accurate than that. Change the method, or pass "
+        "warn=False to solve.",
+        DerivativeWarning,
+        stacklevel=2,
+    )

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["after", "before", "cut", "interleave", "neighbours", "outflow", "sides"]
+__all__ = ["after", "before", "cut", "gather_faces", "gather_field", "interleave", "neighbours", "outflow", "own_block"]
+__all__ += ["sides"]
 
 
 def cut(u: Array, start: int, stop: int | None, dim: int, stride: int = 1) -> Array:
@@ -86,3 +87,38 @@ def interleave(first: Array, second: Array, dim: int) -> Array:
     shape = list(first.shape)
     shape[dim] *= 2
     return cut(jnp.stack([first, second], dim + 1).reshape(shape), 0, total, dim)
+
+
+def gather_field(u: Array, placement: Sequence[tuple[str, int] | None]) -> Array:
+    """The whole field on every device, from blocks divided over mesh axes (one, or `None`, per dimension)."""
+    for dim, place in enumerate(placement):
+        if place is not None:
+            u = lax.all_gather(u, place[0], axis=dim, tiled=True)
+    return u
+
+
+def own_block(u: Array, placement: Sequence[tuple[str, int] | None]) -> Array:
+    """A device's block of a field that every device holds whole; the inverse of `gather_field`."""
+    for dim, place in enumerate(placement):
+        if place is not None:
+            size = u.shape[dim] // place[1]
+            u = lax.dynamic_slice_in_dim(u, lax.axis_index(place[0]) * size, size, axis=dim)
+    return u
+
+
+def gather_faces(faces: Sequence[Array], mesh_axes: Sequence[str | None]) -> list[Array]:
+    """All faces on every device, from those of each block, which share the faces between them."""
+    whole = []
+    for axis, c in enumerate(faces):
+        for dim, name in enumerate(mesh_axes):
+            if name is None or c.shape[dim] == 1:
+                continue
+            if dim == axis:
+                n = c.shape[dim] - 1
+                last = lax.all_gather(cut(c, n, None, dim), name, axis=dim, tiled=True)
+                inner = lax.all_gather(cut(c, 0, n, dim), name, axis=dim, tiled=True)
+                c = lax.concatenate([inner, cut(last, last.shape[dim] - 1, None, dim)], dim)
+            else:
+                c = lax.all_gather(c, name, axis=dim, tiled=True)
+        whole.append(c)
+    return whole

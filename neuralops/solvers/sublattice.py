@@ -17,7 +17,7 @@ from jaxtyping import Array
 from neuralops.solvers.coarsening import Line
 from neuralops.solvers.stencil import after, before, cut, interleave
 
-__all__ = ["Parity", "Parts", "flip", "high", "low", "merge", "parities", "split", "split_faces"]
+__all__ = ["Parity", "Parts", "below_and_above", "flip", "high", "low", "merge", "parities", "split", "split_faces"]
 
 Parity = tuple[int, ...]
 Parts = dict[Parity, Array]
@@ -47,25 +47,29 @@ def merge(parts: Parts, axes: Sequence[int]) -> Array:
     return field
 
 
-def split_faces(c: Array, axis: int) -> tuple[Parts, Parts]:
-    """The conductances below and above the points of each part, from those of all faces across `axis`.
+def split_faces(c: Array, axis: int) -> Parts:
+    """The conductances across `axis`, split like a field, their own axis into even and odd faces.
 
-    The face below point i is number i, so even faces lie below even and above odd points. Axes of length 1 (constant
-    conductances) are shared by both parities.
+    Other axes of length 1 (constant conductances) are shared by both parities.
     """
-    ndim = c.ndim
-    below, above = {}, {}
-    even, odd = cut(c, 0, None, axis, 2), cut(c, 1, None, axis, 2)
-    num_points = c.shape[axis] - 1
-    evens, odds = (num_points + 1) // 2, num_points // 2
-    sides = {0: (cut(even, 0, evens, axis), odd), 1: (cut(odd, 0, odds, axis), cut(even, 1, odds + 1, axis))}
-    for p in parities(ndim):
-        for target, c_side in zip((below, above), sides[p[axis]], strict=True):
-            for a in range(ndim):
-                if a != axis and c_side.shape[a] > 1:
-                    c_side = cut(c_side, p[a], None, a, 2)
-            target[p] = c_side
-    return below, above
+    parts: Parts = {(0,) * c.ndim: c}
+    for a in range(c.ndim):
+        shared = a != axis and c.shape[a] == 1
+        parts = {
+            (p if bit == 0 else flip(p, a)): v if shared else cut(v, bit, None, a, 2)
+            for p, v in parts.items()
+            for bit in (0, 1)
+        }
+    return parts
+
+
+def below_and_above(faces: Parts, p: Parity, axis: int, line: Line) -> tuple[Array, Array]:
+    """The conductances below and above the points of part `p`: the face below point i is number i."""
+    at_even, at_odd = (p, flip(p, axis)) if p[axis] == 0 else (flip(p, axis), p)
+    even, odd, n = faces[at_even], faces[at_odd], line.local_points
+    if p[axis] == 0:
+        return cut(even, 0, (n + 1) // 2, axis), odd
+    return cut(odd, 0, n // 2, axis), cut(even, 1, n // 2 + 1, axis)
 
 
 def low(parts: Parts, p: Parity, axis: int, line: Line, wrap_odd: bool = True) -> Array:

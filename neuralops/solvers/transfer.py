@@ -8,43 +8,24 @@ which lean on the first, and so on.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from neuralops.solvers.coarsening import Line
 from neuralops.solvers.smoothers import Stencil
 from neuralops.solvers.stencil import cut
-from neuralops.solvers.sublattice import Parity, Parts, flip, high, low, merge, parities, split
+from neuralops.solvers.sublattice import Parity, Parts, below_and_above, flip, high, low, merge, parities, split
 
 __all__ = ["Transfer"]
 
 
-class Transfer(eqx.Module):
-    """Prolongation and restriction between a level and the next coarser one."""
-
-    lines: tuple[Line, ...] = eqx.field(static=True)
-    axes: tuple[int, ...] = eqx.field(static=True)  # those that are coarsened
-    lower: dict[Parity, dict[int, Array]]  # nodes: weights of the lower neighbour of part p along axis a
-    upper: dict[Parity, dict[int, Array]]
+class Transfer:
+    """Prolongation and restriction between a level and the next coarser one, which coarsens `axes` of it."""
 
     def __init__(self, stencil: Stencil, axes: Iterable[int]):
-        self.lines, self.axes = stencil.lines, tuple(axes)
-        self.lower, self.upper = {}, {}
-        if not self._nodes:
-            return
-        for p in self._parts():
-            between = self._between(p)
-            if not between:
-                continue
-            total = sum(stencil.below[a][p] + stencil.above[a][p] for a in between)
-            inverse = jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1), 0)
-            self.lower[p] = {a: stencil.below[a][p] * inverse for a in between}
-            self.upper[p] = {a: stencil.above[a][p] * inverse for a in between}
+        self.stencil, self.lines, self.axes = stencil, stencil.lines, tuple(axes)
 
     @property
     def _nodes(self) -> bool:
@@ -69,12 +50,7 @@ class Transfer(eqx.Module):
         for p in self._parts():
             between = self._between(p)
             if self._nodes and between:
-                terms = [
-                    self.lower[p][a] * low(parts, p, a, self.lines[a], wrap_odd=False)
-                    + self.upper[p][a] * high(parts, p, a, self.lines[a], wrap_odd=False)
-                    for a in between
-                ]
-                parts[p] = functools.reduce(jnp.add, terms)
+                parts[p] = self.stencil.divided(self.stencil.inflow(parts, p, between, wrap_odd=False), p, between)
             else:
                 parts[p] = coarse[self._parent(p)]
                 for a in between:  # an odd cell stays alone
@@ -88,12 +64,14 @@ class Transfer(eqx.Module):
             between = self._between(p)
             if p not in sums:
                 continue
-            if self._nodes:
+            if self._nodes and between:
+                shared = self.stencil.divided(sums[p], p, between)
                 for a in between:
                     line, q = self.lines[a], flip(p, a)
+                    below, above = below_and_above(self.stencil.faces[a], p, a, line)
                     # From the node that stays: its higher neighbour counts it as the lower one, and conversely.
-                    from_above = high({p: self.lower[p][a] * sums[p]}, q, a, line, wrap_odd=False)
-                    from_below = low({p: self.upper[p][a] * sums[p]}, q, a, line, wrap_odd=False)
+                    from_above = high({p: below * shared}, q, a, line, wrap_odd=False)
+                    from_below = low({p: above * shared}, q, a, line, wrap_odd=False)
                     sums[q] = sums[q] + from_above + from_below if q in sums else from_above + from_below
             elif between:
                 a = between[0]
