@@ -1,13 +1,13 @@
 """Solvers on many devices: a grid divided into blocks over a mesh, with exchange of the layers between them.
 
-Inside `jax.shard_map` a `BlockDiffusion` stands for the operator: it holds the conductances of its device's block and asks
-its neighbours for one layer of the field per application. `solve`, `CG`, `FlexibleCG` and `Multigrid` take it like a
-`Diffusion`; inner products are summed over the mesh, and coarse multigrid levels are gathered on every device.
+Inside `jax.shard_map` a `BlockDiffusion` stands for the operator: it holds the conductances of its device's block and
+asks its neighbours for one layer of the field per application. `solve`, `CG`, `FlexibleCG` and `Multigrid` take it like
+a `Diffusion`; inner products are summed over the mesh, and coarse multigrid levels are gathered on every device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -173,7 +173,7 @@ def solve(
 
 def _like(specs: Any, given: Any) -> Any:
     """Specs for the arrays that are there."""
-    return jax.tree.map(lambda _, spec: spec, given, specs[:3] + (None if given[3] is None else specs[3],))
+    return jax.tree.map(lambda _, spec: spec, given, (*specs[:3], None if given[3] is None else specs[3]))
 
 
 def _is_recipe(method: Any) -> bool:
@@ -194,14 +194,14 @@ def _placement(A: Any, mesh: Mesh, axes: Sequence[str | None]) -> Placement:
         raise ValueError(f"A: expected a Diffusion, got {type(A).__name__}; other operators exchange their own layers.")
     if len(axes) != A.grid.ndim or any(name is not None and name not in mesh.axis_names for name in axes):
         raise ValueError(
-            f"axes: expected {A.grid.ndim} names among {mesh.axis_names} or None, got {axes!r}; name the mesh axis that "
-            "divides each axis of the grid."
+            f"axes: expected {A.grid.ndim} names among {mesh.axis_names} or None, got {axes!r}; name the mesh axis "
+            "that divides each axis of the grid."
         )
     placement = tuple(None if name is None else (name, int(mesh.shape[name])) for name in axes)
     for a, (n, place) in enumerate(zip(A.grid.shape, placement, strict=True)):
         if place and n % place[1]:
             raise ValueError(
-                f"axes: expected a number of points divisible by the {place[1]} devices of {place[0]!r} on axis {a}, got "
-                f"{n}; take a multiple of it, or divide another axis."
+                f"axes: expected a number of points divisible by the {place[1]} devices of {place[0]!r} on axis {a}, "
+                f"got {n}; take a multiple of it, or divide another axis."
             )
     return placement

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float
 from neuralops.grid import Grid
 from neuralops.operator import AbstractOperator, Envelope
 from neuralops.solvers.diffusion import Diffusion
-from neuralops.solvers.line_ffts import by_fft, fft_length, makhoul_order, makhoul_signs, makhoul_twiddle, take
-from neuralops.solvers.line_modes import Line, by_matrices, lines, stencil_eigenvalues
+from neuralops.solvers.joint_fft import divide_by_eigenvalues
+from neuralops.solvers.line_ffts import by_fft, fft_length
+from neuralops.solvers.line_modes import Line, by_matrices, lines
 from neuralops.solvers.line_sweep import sweep
 from neuralops.solvers.volumes import Widths, check_widths
 
@@ -44,8 +45,8 @@ class FastPoisson(AbstractOperator):
     - `widths`: cell widths, as in `Diffusion`. On a CPU one stretched axis between walls is eliminated (a tridiagonal
       system per mode of the others); any other one of n cells costs a matrix product, 2 n operations per unknown and
       direction, half of it where the widths are symmetric between like walls. Its modes are computed when first used.
-    - `dtype`: the precision of the transforms, by default the field's. `"float32"` makes a preconditioner of about half
-      the cost for a float64 solve, whose accuracy does not suffer.
+    - `dtype`: the precision of the transforms, by default the field's (at least float32). `"float32"` makes a
+      preconditioner of about half the cost for a float64 solve, whose accuracy does not suffer.
 
     Grid-locked: a field on another grid is refused. Right-hand sides are those of `Diffusion.load`.
 
@@ -72,7 +73,8 @@ class FastPoisson(AbstractOperator):
         """The solution for a right-hand side on the trailing axes; leading axes pass through."""
         self._check(b)
         b = jnp.asarray(b)
-        return _solve(self.grid, self.widths, b if self.dtype is None else b.astype(self.dtype)).astype(b.dtype)
+        dtype = self.dtype or jnp.promote_types(b.dtype, jnp.float32)
+        return _solve(self.grid, self.widths, b.astype(dtype)).astype(b.dtype)
 
     def _check(self, b: Any) -> None:
         shape, ndim = tuple(getattr(b, "shape", ())), self.grid.ndim
@@ -163,7 +165,7 @@ def _invert(
     """
     todo = [a for a in order if a not in known and plan.routes[a] in ("matrix", "fft")]
     if not todo:
-        return (_sweep if "sweep" in plan.routes else _invert_joint)(u, plan, order, known)
+        return (_sweep if "sweep" in plan.routes else _finish)(u, plan, order, known)
     # Matrices work on any dimension in place; of the others, the last dimension needs no transposition.
     axis = next((a for a in todo if plan.routes[a] == "matrix"), todo[-1])
     t = (by_matrices if plan.routes[axis] == "matrix" else by_fft)(plan.lines[axis])
@@ -214,87 +216,23 @@ def _reorder(u: Array, order: tuple[int, ...], new: tuple[int, ...]) -> Array:
     return u if order == new else jnp.transpose(u, (*range(lead), *(lead + order.index(a) for a in new)))
 
 
-def _invert_joint(
+def _finish(
     u: Array, plan: _Plan, order: tuple[int, ...], known: dict[int, np.ndarray]
 ) -> tuple[Array, tuple[int, ...]]:
-    """Divides by the eigenvalues; the axes not yet transformed, if any, by one real FFT over all of them.
-
-    In Makhoul's order (see `line_ffts`) the samples of a walled axis have a spectrum V whose w_k V_k is
-    C_k - i C'_k: two coefficients, of different eigenvalues. For real data they are its real and imaginary parts; for
-    the complex data that another axis leaves, 2 C_k = w_k V_k + conj(w_k) V_-k. So between the FFT and its inverse
-    everything is one pass over half a spectrum, and no coefficient is ever stored.
-    """
+    """Divides by the eigenvalues, all known but those of axes left to one FFT."""
     joint = tuple(a for a in order if a not in known)
-    walled = tuple(a for a in joint if plan.lines[a].axis.boundary != "periodic")
-    if walled and joint[-1] == walled[-1] and walled != joint:
-        # The last axis has half a spectrum, so V_-k is at hand for all axes together only: let it be one without walls.
-        joint = walled + tuple(a for a in joint if a not in walled)
-    u, order = _reorder(u, order, turned := tuple(a for a in order if a in known) + joint), turned
-
-    dims = {a: u.ndim - len(order) + position for position, a in enumerate(order)}
-
-    def along(values: np.ndarray, axis: int) -> Array:
-        dtype = jnp.result_type(u.dtype, jnp.complex64) if np.iscomplexobj(values) else u.dtype
-        return jnp.asarray(values.reshape([-1] + [1] * (u.ndim - 1 - dims[axis])), dtype)
+    if any(plan.lines[a].axis.boundary == "periodic" for a in joint):  # the last of them has to be
+        joint = tuple(sorted(joint, key=lambda a: plan.lines[a].axis.boundary == "periodic"))
+    turned = (*(a for a in order if a in known), *joint)
+    u = _reorder(u, order, turned)
 
     def inverse(total: Array) -> Array:
         return jnp.where(total == 0, 0, 1 / jnp.where(total == 0, 1, total)) if _singular(plan) else 1 / total
 
-    total = sum((along(values, a) for a, values in known.items()), jnp.zeros((), u.dtype))
+    total = jnp.zeros((), u.dtype)
+    for position, a in enumerate(turned):
+        if a in known:
+            total = total + jnp.asarray(known[a].reshape([-1] + [1] * (len(turned) - 1 - position)), u.dtype)
     if not joint:
-        return u * inverse(total), order
-    last, axes = joint[-1], tuple(dims[a] for a in joint)
-    count = {a: plan.lines[a].axis.num_points for a in joint}
-    eigenvalues = {a: tuple(along(v, a) for v in _joint_eigenvalues(plan.lines[a], a == last)) for a in joint}
-    total = sum((eigenvalues[a][0] for a in joint if a not in walled), total)
-    twiddle = {a: along(makhoul_twiddle(count[a], count[a] // 2 + 1 if a == last else count[a]), a) for a in walled}
-
-    def divide(images: dict[tuple[int, ...], Array], left: tuple[int, ...], total: Array, odd: bool) -> Array:
-        """The spectrum divided by the eigenvalues; `images` holds it with the wavenumbers of the named axes turned."""
-        if left:
-            a, rest = left[0], left[1:]
-            w, back = twiddle[a] / 2, twiddle[a].conj() / 2
-            pairs = {key: (w * v, back * images[(a, *key)]) for key, v in images.items() if a not in key}
-            direct, mirrored = eigenvalues[a]
-            even = divide({key: v + m for key, (v, m) in pairs.items()}, rest, total + direct, odd)
-            return (
-                2
-                * back
-                * (even + divide({key: v - m for key, (v, m) in pairs.items()}, rest, total + mirrored, not odd))
-            )
-        if last not in walled:
-            return images[()] * inverse(total)
-        direct, mirrored = eigenvalues[last]
-        v, (real, imag) = twiddle[last] * images[()], (mirrored, direct) if odd else (direct, mirrored)
-        return twiddle[last].conj() * lax.complex(v.real * inverse(total + real), v.imag * inverse(total + imag))
-
-    for a in walled:
-        shuffle = makhoul_order(count[a])
-        u = take(u, shuffle, dims[a]) * along(_signs(plan.lines[a])[shuffle], a)
-    images = {(): jnp.fft.rfftn(u, axes=axes)}
-    split = tuple(a for a in walled if a != last)
-    for a in reversed(split):
-        turn = -np.arange(count[a]) % count[a]
-        images |= {(a, *key): take(v, turn, dims[a]) for key, v in images.items()}
-    u = jnp.fft.irfftn(divide(images, split, total, False), s=[count[a] for a in joint], axes=axes)
-    for a in walled:
-        u = take(u, np.argsort(makhoul_order(count[a])), dims[a]) * along(_signs(plan.lines[a]), a)
-    return u, order
-
-
-def _signs(line: Line) -> np.ndarray:
-    n = line.axis.num_points
-    return makhoul_signs(n) if line.axis.boundary == "dirichlet" else np.ones(n)
-
-
-def _joint_eigenvalues(line: Line, half: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Per FFT wavenumber k the eigenvalues of C_k and of C'_k; they coincide on a periodic axis."""
-    n = line.axis.num_points
-    k = np.arange(n // 2 + 1 if half else n)
-    if line.axis.boundary == "periodic":
-        same = stencil_eigenvalues(line, 2 * k)
-        return same, same
-    # C' has no entry at k = 0; any eigenvalue but zero will do there.
-    waves = (n - k, np.where(k == 0, n, k))
-    direct, mirrored = waves if line.axis.boundary == "dirichlet" else (k, n - k)
-    return stencil_eigenvalues(line, direct), stencil_eigenvalues(line, mirrored)
+        return u * inverse(total), turned
+    return divide_by_eigenvalues(u, [plan.lines[a] for a in joint], total, inverse), turned

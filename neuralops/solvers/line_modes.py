@@ -67,12 +67,12 @@ def stencil_eigenvalues(line: Line, half_waves: np.ndarray) -> np.ndarray:
 
 def conductances(line: Line) -> tuple[np.ndarray, np.ndarray]:
     """What K and W are made of: conductances from the low wall (or the face below point 0) on, and relative extents."""
-    grid = Grid(line.axis.num_points, line.extent, (line.axis.boundary,), line.axis.centering)
+    grid = Grid((line.axis.num_points,), (line.extent,), (line.axis.boundary,), (line.axis.centering,))
     widths = None if line.widths is None else (line.widths,)
     return line_faces(grid, widths, 0), line_volumes(grid, widths, 0)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=16)
 def by_matrices(line: Line) -> Transform:
     """The transform by matrix products, in place along any dimension."""
     if line.axis.num_points > MIRRORED and _symmetric(line):

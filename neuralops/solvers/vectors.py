@@ -64,18 +64,25 @@ class Dot(eqx.Module):
                 "dot: 'float64' expected double precision to be enabled, got JAX in single precision; use "
                 "dot='compensated', or `with jax.enable_x64(True):`."
             )
-        pairs = zip(jax.tree.leaves(u), jax.tree.leaves(v), strict=True)
+        pairs = list(zip(jax.tree.leaves(u), jax.tree.leaves(v), strict=True))
+        if self.precision == "compensated" and all(a.dtype != jnp.float64 for a, _ in pairs):
+            total, error = jnp.float32(0), jnp.float32(0)
+            for a, b in pairs:
+                part, lost = _compensated(a.astype(jnp.float32).ravel(), b.astype(jnp.float32).ravel())
+                total, rounding = _two_sum(total, part)
+                error = error + (lost + rounding)
+            return total + error
         return functools.reduce(jnp.add, [self._leaf(a, b) for a, b in pairs])
 
     def _leaf(self, a: Array, b: Array) -> Array:
-        if self.precision == "compensated" and a.dtype != jnp.float64:
-            return _compensated(a.astype(jnp.float32).ravel(), b.astype(jnp.float32).ravel())
         if self.precision == "float64" and a.dtype != jnp.float64:
             return jnp.sum(a.astype(jnp.float64) * b.astype(jnp.float64))
         return jnp.vdot(a, b, precision="highest")
 
 
-def _compensated(a: Float[Array, " n"], b: Float[Array, " n"]) -> Float[Array, ""]:
+def _compensated(a: Float[Array, " n"], b: Float[Array, " n"]) -> tuple[Array, Array]:
+    """The sum of products rounded, and what rounding has lost."""
+
     def split(v: Array) -> tuple[Array, Array]:
         high = lax.reduce_precision(v, exponent_bits=8, mantissa_bits=11)  # 12 bits: products of such are exact
         return high, v - high
@@ -88,7 +95,7 @@ def _compensated(a: Float[Array, " n"], b: Float[Array, " n"]) -> Float[Array, "
         for part in parts[1:]:
             total, lost = _two_sum(total, part)
             error = error + lost
-    return jnp.sum(total + error)
+    return jnp.sum(total), jnp.sum(error)
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
