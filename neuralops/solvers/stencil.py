@@ -72,7 +72,9 @@ def outflow(
     out = None
     for axis, c in enumerate(faces):
         below, above = sides(c, axis)
-        low, high = neighbours(u, u.ndim - len(faces) + axis, periodic[axis], mesh_axes and mesh_axes[axis])
+        low, high = neighbours(
+            u, u.ndim - len(faces) + axis, periodic[axis], None if mesh_axes is None else mesh_axes[axis]
+        )
         term = below * (u - low) + above * (u - high)
         out = term if out is None else out + term
     assert out is not None
