@@ -123,33 +123,6 @@ def test_second_derivatives(x64):
     np.testing.assert_allclose(jax.jit(jax.hessian(ours))(0.5), jax.hessian(dense)(0.5), rtol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [1e-25, 1e25])
-def test_extreme_right_hand_sides_and_cotangents_in_float32(scale):
-    matrix, b = spd_matrix()
-    matrix32, b32 = jnp.asarray(matrix, jnp.float32), jnp.asarray(b * scale, jnp.float32)
-    expected = np.linalg.solve(matrix, b) * scale
-    run = jax.jit(lambda b: solve(lambda v: jnp.matmul(matrix32, v, precision="highest"), b, CG(1e-5)))
-    s = run(b32)
-    assert bool(s.converged)
-    np.testing.assert_allclose(s.value, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-    _, pullback = jax.vjp(lambda b: run(b).value, b32 / scale)
-    np.testing.assert_allclose(pullback(b32)[0], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-
-
-def test_extreme_right_hand_sides_and_cotangents_in_float64(x64):
-    a, b = problem()
-    expected = dense_solution(a, b)
-    run = jax.jit(lambda b, atol: solve(Diffusion.from_coefficient(GRID, a), b, CG(1e-11, atol)))
-    for scale in (1e-200, 1e-20, 1e200):
-        s = run(scale * b, 0.0)
-        assert bool(s.converged)
-        np.testing.assert_allclose(s.value / scale, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
-        # The absolute tolerance is in the units of b; a tiny cotangent must not fall under it.
-        _, pullback = jax.vjp(lambda b: run(b, 1e-9).value, b)
-        gradient = pullback(scale * b[::-1])[0] / scale
-        np.testing.assert_allclose(gradient, dense_solution(a, b[::-1]), rtol=0, atol=1e-9 * np.abs(expected).max())
-
-
 def test_zero_right_hand_side_and_cotangent():
     a, b = (v.astype(jnp.float32) for v in problem())
 
@@ -256,21 +229,6 @@ def test_singular_systems(x64, boundary):
     step = 1e-4 * np.random.default_rng(6).normal(size=grid.shape)
     difference = jnp.vdot(c, run(a, f + step)[0].value - run(a, f - step)[0].value) / 2
     np.testing.assert_allclose(jnp.vdot(found, step), difference, rtol=1e-6)
-
-
-def test_float32_never_claims_what_it_has_not(x64):
-    """Smooth right-hand side at 256^2: the recursed residual passes 1e-6, the true one stays near 1e-3."""
-    grid = Grid((256, 256), boundary="dirichlet", centering="cell")
-    A, b = Diffusion(grid), jnp.ones(grid.shape, jnp.float32)
-    run = jax.jit(lambda method: solve(A, b, method))
-    for rtol in (1e-6, 2e-3):
-        s = run(CG(jnp.float32(rtol), preconditioner=FastPoisson(grid)))
-        exact = b.astype(jnp.float64) - A(s.value.astype(jnp.float64))
-        true = float(jnp.linalg.norm(exact)) / 256
-        assert bool(s.converged) == (rtol > 1e-3)
-        assert float(s.residual_norm) == pytest.approx(true, rel=0.05)
-        assert int(s.num_steps) < 20  # and it sees the stall soon
-    assert true <= 2e-3
 
 
 def test_batch_members_are_single_solves(x64):

@@ -45,7 +45,7 @@ def as_matrix(M, grid):
 
 
 slow = pytest.mark.slow
-# Residual factors per cycle: vertex-centred Dirichlet, linear interpolation and its transpose, sweeps in the same order.
+# Residual factors per cycle: Dirichlet, linear interpolation and its transpose, sweeps in the same order.
 FACTORS = [
     (2, "red_black", (1, 1), 0.100),
     (2, "red_black", (2, 2), 0.054),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -54,6 +54,8 @@ class Diffusion(AbstractOperator):
     faces: tuple[Array, ...] | None
     widths: Widths = eqx.field(static=True)
     connected: bool = eqx.field(static=True)
+
+    symmetric: ClassVar[bool] = True  # `solve` need not find out
 
     def __init__(
         self,

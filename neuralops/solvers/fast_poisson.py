@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ class FastPoisson(AbstractOperator):
 
     - `grid`: where the field lives.
     - `widths`: cell widths, as in `Diffusion`. On a CPU one stretched axis between walls is eliminated (a tridiagonal
-      system per mode of the others); any other one of n cells costs a matrix product, 2 n operations per unknown and
+      system per mode of the others); any other one, of n cells, costs a matrix product, 2 n operations per unknown and
       direction, half of it where the widths are symmetric between like walls. Its modes are computed when first used.
     - `dtype`: the precision of the transforms, by default the field's (at least float32). `"float32"` makes a
       preconditioner of about half the cost for a float64 solve, whose accuracy does not suffer.
@@ -98,6 +99,8 @@ def _solve(grid: Grid, widths: Widths, b: Array) -> Array:
             return invert(True, b)
         return lax.platform_dependent(b, cpu=functools.partial(invert, True), default=functools.partial(invert, False))
 
+    if jax.sharding.get_abstract_mesh().manual_axes:  # custom_linear_solve retypes constants there, which fails
+        return solve(None, b)
     # Its own transpose, which JAX would otherwise find by turning gathers into slow scatters.
     return lax.custom_linear_solve(Diffusion(grid, widths=widths), b, solve, symmetric=True)
 
@@ -106,7 +109,7 @@ class _Plan(NamedTuple):
     """How each axis is inverted.
 
     By a `"matrix"`; by an `"fft"` along it; in a `"joint"` FFT together with others; or, one axis at most and when all
-    others are transformed, by a `"sweep"`.
+    others are transformed, by a `"sweep"` of elimination.
     """
 
     lines: tuple[Line, ...]
@@ -114,26 +117,37 @@ class _Plan(NamedTuple):
     block: int | None  # numbers that an FFT of one axis takes at a time, if that shall be limited
 
 
-# Choices measured on two CPU cores (benchmarks/fast_poisson.py). The most points for which an axis is faster by
-# matrices, by bytes per number, where it has mirror symmetry:
-SHORT = {"joint": {4: 192, 8: 96}, "fft": {4: 256, 8: 128}}
+# The choices below were measured on two CPU cores; benchmarks/fast_poisson.py shows what they reach.
+# The most points for which an axis is faster by matrices, by bytes per number, where it has mirror symmetry:
+SHORT = {"joint": {4: 192, 8: 96}, "fft": {4: 256, 8: 160}}
 SHORT_MIXED = 128  # and where it has not
 ROUGH, ROUGH_FACTOR = 512, 64  # the same where an FFT would be slow, its length having a prime factor beyond 64
 SWEPT = 128  # points from which a stretched axis is faster by elimination than by matrices
+WIDE = 32  # systems side by side that elimination needs to be worth its steps
 BLOCK = 2**17  # numbers per FFT call: extended to twice the length and complex, they stay in the cache
 
 
 def _plan(grid: Grid, widths: Widths, dtype: Any, on_cpu: bool) -> _Plan:
     rows = lines(grid, widths)
-    stretched = [a for a, line in enumerate(rows) if line.widths is not None and line.axis.boundary != "periodic"]
-    longest = max(stretched, key=lambda a: grid.num_points[a], default=-1)
-    swept = on_cpu and stretched and grid.num_points[longest] >= SWEPT  # elsewhere steps one after the other cost more
-    routes = [_route(line, dtype, not swept) for line in rows]
-    if swept:
-        routes[longest] = "sweep"
+    swept = _swept(rows, dtype) if on_cpu else None  # elsewhere so many steps one after the other would cost more
+    routes = [_route(line, dtype, together=swept is None) for line in rows]
+    if swept is not None:
+        routes[swept] = "sweep"
     for a in [a for a, route in enumerate(routes) if route == "joint"][:-3]:
         routes[a] = "matrix"  # XLA transforms at most three axes at once
     return _Plan(rows, tuple(routes), BLOCK if on_cpu else None)
+
+
+def _swept(rows: tuple[Line, ...], dtype: Any) -> int | None:
+    """The axis to eliminate: the longest stretched one, else the first that needs an FFT of its own."""
+    points = [line.axis.num_points for line in rows]
+    walled = [
+        a for a, line in enumerate(rows) if line.axis.boundary != "periodic" and math.prod(points) >= WIDE * points[a]
+    ]
+    stretched = [a for a in walled if rows[a].widths is not None and points[a] >= SWEPT]
+    if stretched:
+        return max(stretched, key=lambda a: points[a])
+    return next((a for a in walled if _route(rows[a], dtype, together=True) == "fft"), None)
 
 
 def _route(line: Line, dtype: Any, together: bool) -> str:
@@ -184,7 +198,7 @@ def _along_axis(
     if plan.block is None or u.size < 4 * plan.block:
         return function(u, u.ndim - 1), turned
     # Some rows at a time: larger intermediates leave the cache, and are mapped afresh by the system page by page. At
-    # 1023^2 in float64 an inverse by sine transforms took 21 ms of one core this way, 35 ms at once.
+    # 1023^2 in float64 an inverse with sine transforms took 11 ms of one core this way, 28 ms at once.
     rows = u.reshape(-1, u.shape[-1])
     total, count = len(rows), -(-plan.block // u.shape[-1])
 

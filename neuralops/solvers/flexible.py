@@ -99,9 +99,9 @@ class FlexibleCG(AbstractMethod):
         A, dot = system.matvec, Dot(system.dot.mesh_axes, self.dot)
         epsilon = float(jnp.finfo(jax.tree.leaves(system.b)[0].dtype).eps)
 
-        def begin(r: Any) -> _Memory:
+        def begin(r: Any, dtype: Any) -> _Memory:
             empty = jax.tree.map(lambda leaf: jnp.zeros((self.memory, *leaf.shape), leaf.dtype), r)
-            weights = jnp.zeros((self.memory,), dot(r, r).dtype)
+            weights = jnp.zeros((self.memory,), dtype)
             return _Memory(
                 empty, empty, weights, jnp.zeros((), jnp.int32), weights[0], weights[0] + POOR, jnp.zeros((), bool)
             )

@@ -19,14 +19,18 @@ from neuralops.operator import as_operator
 from neuralops.solvers.solution import Outcome, Result, System, check_number
 from neuralops.solvers.vectors import PRECISIONS, ratio, select, sub, while_loop, zeros_like
 
-__all__ = ["RUNNING", "Step", "beginning", "check_dot", "check_preconditioner", "check_stopping", "iterate", "stopping"]
+__all__ = [
+    "RUNNING", "Step", "beginning", "check_dot", "check_preconditioner", "check_stopping", "first", "iterate",
+    "stopping",
+]  # fmt: skip
 
 DEFAULT_HISTORY = 1000  # entries kept by history=True
 RUNNING = -1
+REPLAY = 100
 STALL = 0.5  # a round that does not reduce the true residual by this factor has reached the attainable accuracy
 DRIFT = 10.0  # true over recursed residual above which a round has lost its accuracy to rounding
 PROBE = 0.1  # how far the round after that aims: enough to tell progress from a stall
-GROWTH = 100.0  # last over smallest residual above which a solve cut short returns the smaller one
+GROWTH = 10.0  # last over smallest residual above which a solve cut short returns the smaller one
 
 
 class Step(NamedTuple):
@@ -46,10 +50,10 @@ class Step(NamedTuple):
 
 class _Inner(NamedTuple):
     step: Step
-    steps: Array
+    steps: Array  # of this round
     rejected: Array
     history: Array | None
-    best: Array  # the smallest squared residual of the round, and after how many steps
+    best: Array  # the smallest squared residual after a step of the round, and after how many
     best_steps: Array
 
 
@@ -58,12 +62,10 @@ class _Outer(NamedTuple):
     r: Any
     true_norm: Array
     aim: Array  # by which factor the round reduces the residual at most
-    begin: Array  # steps taken before the next round
-    steps: Array  # and in all
+    steps: Array
     rejected: Array
-    replay: Array  # where to end the next round, which repeats the last one up to its best iterate; -1 if it is new
-    code: Array
-    ending: Array  # the code to end with after a replay
+    code: Array  # from REPLAY on: the next round repeats the last one up to its best iterate, then it ends
+    replay: Array  # which is after so many steps
     history: Array | None
 
 
@@ -85,107 +87,114 @@ def beginning(system: System) -> tuple[Any, Any]:
     return select(usable, system.x0, zero), select(usable, residual, system.b)
 
 
-def iterate(system: System, method: Any, begin: Callable[[Any], Any], step: Callable[[Step], Step]) -> Outcome:
+def iterate(system: System, method: Any, begin: Callable[[Any, Any], Any], step: Callable[[Step], Step]) -> Outcome:
     """Runs rounds of steps until the true residual meets the tolerance or nothing more is to be gained.
 
     **Arguments:**
 
     - `system`: the system, whose `dot` has the precision that the method wants.
     - `method`: holds `rtol`, `atol`, `max_steps` and `history`.
-    - `begin`: the method's memory at the start of a round, from the residual there.
+    - `begin`: the method's memory at the start of a round, from the residual there and the dtype of sums.
     - `step`: one step.
     """
     A, b, norm, dot = system.matvec, system.b, system.norm, system.dot
     x, r = beginning(system)
-    squared = dot(r, r)
-    dtype = squared.dtype
+    true_norm = dot.norm(r)
+    dtype = true_norm.dtype
     epsilon = float(jnp.finfo(jax.tree.leaves(b)[0].dtype).eps)
     growth = epsilon ** (-2 / 3)  # residuals of CG grow by the root of the condition number at most
     target, limit = stopping(system, method, dtype)
-
-    def unfinished(state: _Inner, aim: Array, bound: Array, end: Array) -> Array:
-        squared = state.step.squared
-        return (squared > aim**2) & (squared < bound**2) & (state.steps < end) & (state.step.code == RUNNING)
-
-    def advance(state: _Inner) -> _Inner:
-        after = step(state.step)
-        going = after.code == RUNNING
-        steps = state.steps + going
-        rejected = state.rejected + (going & after.rejected)
-        better = going & (after.squared < state.best)
-        history = state.history
-        if history is not None:
-            history = history.at[steps].set((jnp.sqrt(after.squared) / norm).astype(history.dtype), mode="drop")
-        best, best_steps = jnp.where(better, after.squared, state.best), jnp.where(better, steps, state.best_steps)
-        return _Inner(after, steps, rejected, history, best, best_steps)
+    zero, running = jnp.zeros((), jnp.int32), jnp.full((), RUNNING, jnp.int32)
 
     def round_(outer: _Outer) -> _Outer:
-        replaying = outer.replay >= 0
-        squared = outer.true_norm**2
-        running, nothing = jnp.asarray(RUNNING, jnp.int32), jnp.zeros((), jnp.int32)
-        start = Step(outer.x, outer.r, squared, begin(outer.r), running)
+        replaying = outer.code >= REPLAY
         aim = jnp.maximum(target, outer.aim * outer.true_norm)
-        bound, end = growth * outer.true_norm, jnp.where(replaying, outer.replay, limit)
-        inner = while_loop(
-            lambda state: unfinished(state, aim, bound, end),
-            advance,
-            _Inner(start, outer.begin, nothing, outer.history, squared, outer.begin),
-        )
-        last = inner.step
-        steps = jnp.where(replaying, outer.steps, inner.steps)
+        bound = growth * outer.true_norm
+        end = jnp.where(replaying, outer.replay, limit - outer.steps)
+
+        def unfinished(state: _Inner) -> Array:
+            squared = state.step.squared
+            return (squared > aim**2) & (squared < bound**2) & (state.steps < end) & (state.step.code == RUNNING)
+
+        def advance(state: _Inner) -> _Inner:
+            after = step(state.step)
+            going = after.code == RUNNING
+            steps = state.steps + going
+            better = going & (after.squared < state.best)
+            return _Inner(
+                after,
+                steps,
+                state.rejected + (going & after.rejected),
+                record(state.history, steps, jnp.sqrt(after.squared)),
+                jnp.where(better, after.squared, state.best),
+                jnp.where(better, steps, state.best_steps),
+            )
+
+        def record(history: Array | None, steps: Array, size: Array) -> Array | None:
+            if history is None:
+                return None
+            place = jnp.where(replaying, history.size, outer.steps + steps)  # out of range: not written again
+            return history.at[place].set((size / norm).astype(history.dtype), mode="drop")
+
+        start = Step(outer.x, outer.r, outer.true_norm**2, begin(outer.r, dtype), running)
+        inner = _Inner(start, zero, zero, outer.history, jnp.full((), jnp.inf, dtype), zero)
+        inner = while_loop(unfinished, advance, inner)
+        last, diverged = inner.step, ~(inner.step.squared < bound**2)
+        steps = outer.steps + jnp.where(replaying, 0, inner.steps)
         new_r = sub(b, A(last.x))
         new_norm = dot.norm(new_r)
-        history = inner.history
-        if history is not None:
-            history = history.at[inner.steps].set((new_norm / norm).astype(history.dtype), mode="drop")
-        finite, stalled = jnp.isfinite(new_norm), ~(new_norm < STALL * outer.true_norm)
-        diverged = ~(last.squared < bound**2) & (last.code == RUNNING)
-        code = jnp.select(
-            [finite & (new_norm <= target), replaying, ~finite, last.code != RUNNING, diverged, steps >= limit,
-             stalled],
-            [
-                Result.converged, outer.ending, Result.nonfinite, last.code, Result.breakdown, Result.max_steps,
-                Result.stagnated,
-            ],
-            RUNNING,
-        ).astype(jnp.int32)  # fmt: skip
-        # The last iterate of a solve cut short is the one whose error in the energy norm is smallest, even where its
-        # residual is not; of a solve gone wrong the one with the smallest residual is kept. It is found by
-        # repeating the round, so that no copy has to be made at every step.
-        failed = (code != RUNNING) & (code != Result.converged)
-        margin = jnp.where(code == Result.max_steps, GROWTH, 2.0).astype(dtype)
-        passed = failed & ~replaying & (inner.best_steps < steps) & ~(last.squared <= margin**2 * inner.best)
-        again = passed & (inner.best_steps > outer.begin)
-        worse = failed & ~(new_norm < jnp.where((code == Result.max_steps) & ~passed, GROWTH, 1.0) * outer.true_norm)
+
+        code = first(
+            (new_norm <= target, Result.converged),
+            (replaying, outer.code - REPLAY),
+            (~jnp.isfinite(new_norm), Result.nonfinite),
+            (last.code != RUNNING, last.code),
+            (diverged, Result.breakdown),
+            (steps >= limit, Result.max_steps),
+            (~(new_norm < STALL * outer.true_norm), Result.stagnated),
+            (True, RUNNING),
+        )
+        # A solve cut short returns its last iterate, whose error in the energy norm is smallest, though a smooth source
+        # makes residuals jump above that of the start at once. If they kept on growing, and when a solve has gone
+        # wrong, the iterate of smallest residual is returned. It is found by repeating the round, so that no copy has
+        # to be made at every step.
+        failed, cut = (code != RUNNING) & (code != Result.converged), code == Result.max_steps
+        again = failed & ~replaying & (inner.best_steps < inner.steps)
+        again = again & ~(last.squared <= jnp.where(cut, GROWTH**2, 4) * inner.best)
+        worse = failed & ~(new_norm < jnp.where(cut, GROWTH, 1) * outer.true_norm)
         back = worse | again
-        drifted = new_norm > DRIFT * jnp.sqrt(last.squared)
         return _Outer(
             x=select(back, outer.x, last.x),
             r=select(back, outer.r, new_r),
             true_norm=jnp.where(back, outer.true_norm, new_norm),
-            aim=jnp.where(drifted, PROBE, epsilon).astype(dtype),
-            begin=jnp.where(again, outer.begin, steps),
+            aim=jnp.where(new_norm > DRIFT * jnp.sqrt(last.squared), PROBE, epsilon).astype(dtype),
             steps=steps,
             rejected=outer.rejected + jnp.where(replaying, 0, inner.rejected),
-            replay=jnp.where(again, inner.best_steps, -1),
-            code=jnp.where(again, RUNNING, code),
-            ending=code,
-            history=history,
+            code=jnp.where(again, code + REPLAY, code),
+            replay=inner.best_steps,
+            history=record(inner.history, inner.steps, new_norm),
         )
 
-    true_norm = jnp.sqrt(squared)
     history = None
     if method.history:
         history = jnp.full((method.history,), jnp.nan, norm.dtype).at[0].set(ratio(true_norm, norm).astype(norm.dtype))
-    code = jnp.select(
-        [~jnp.isfinite(true_norm), true_norm <= target, limit <= 0],
-        [Result.nonfinite, Result.converged, Result.max_steps],
-        RUNNING,
-    ).astype(jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    state = _Outer(x, r, true_norm, jnp.asarray(epsilon, dtype), zero, zero, zero, zero - 1, code, code, history)
-    state = while_loop(lambda s: s.code == RUNNING, round_, state)
+    code = first(
+        (~jnp.isfinite(true_norm), Result.nonfinite),
+        (true_norm <= target, Result.converged),
+        (limit <= 0, Result.max_steps),
+        (True, RUNNING),
+    )
+    state = _Outer(x, r, true_norm, jnp.full((), epsilon, dtype), zero, zero, code, zero, history)
+    state = while_loop(lambda s: (s.code == RUNNING) | (s.code >= REPLAY), round_, state)
     return Outcome(state.x, state.r, target, state.code, state.steps, state.history, state.rejected)
+
+
+def first(*cases: tuple[Any, Any]) -> Array:
+    """The code of the first condition that holds. (`jnp.select` compiles to a reduction.)"""
+    code = jnp.asarray(cases[-1][1], jnp.int32)
+    for condition, value in reversed(cases[:-1]):
+        code = jnp.where(condition, jnp.asarray(value, jnp.int32), code)
+    return code
 
 
 def check_stopping(method: Any, rtol: Any, atol: Any, max_steps: Any, history: bool | int) -> None:

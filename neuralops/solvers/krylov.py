@@ -33,8 +33,8 @@ class CG(AbstractMethod):
     Stops when ||b - A x|| <= max(rtol ||b||, atol) in the 2-norm. The residual of the recursion is only trusted
     until it says so: then the true residual is computed, and if it disagrees, CG restarts from the current iterate. A
     round that no longer halves the true residual ends the solve as stagnated. What is returned then is the iterate of
-    smallest residual; a solve cut short by `max_steps` returns the last, whose energy error is smallest, unless its
-    residual has grown a hundredfold.
+    smallest residual; a solve cut short by `max_steps` returns the last, whose energy error is smallest, unless
+    residuals have grown tenfold since an earlier one.
 
     A preconditioner that is not linear and symmetric makes CG stall. CG sees it: residuals stop being orthogonal in the
     preconditioner's inner product. If at the same time progress ceases, the solve ends as a breakdown; use
@@ -86,9 +86,8 @@ class CG(AbstractMethod):
     def run(self, system: System) -> Outcome:
         A, dot = system.matvec, Dot(system.dot.mesh_axes, self.dot)
 
-        def begin(r: Any) -> Any:
-            zero, nothing = zeros_like(r), dot(r, r) * 0
-            never = nothing + jnp.inf
+        def begin(r: Any, dtype: Any) -> Any:
+            zero, nothing, never = zeros_like(r), jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
             if self.preconditioner is None:
                 return zero, never
             return zero, never, zero, nothing, never, jnp.zeros((), jnp.int32)

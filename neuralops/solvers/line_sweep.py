@@ -22,7 +22,8 @@ def sweep(u: Array, line: Line, eigenvalues: Array, singular: bool) -> Array:
     `singular`: there is no Dirichlet wall; where the eigenvalue is 0 the mean is then removed and set to zero.
     """
     faces, extents = conductances(line)
-    walls = np.zeros(len(extents))
+    n = len(extents)
+    walls = np.zeros(n)
     walls[0] += faces[0]
     walls[-1] += faces[-1]
     # Per point: what the wall conducts, control volume, its share of the line, conductances below and above.
@@ -31,23 +32,29 @@ def sweep(u: Array, line: Line, eigenvalues: Array, singular: bool) -> Array:
     null = jnp.broadcast_to(eigenvalues == 0, u.shape[1:])
     surplus = jnp.where(null, jnp.sum(u, 0), 0) if singular else 0.0
 
-    def eliminate(
-        carry: tuple[Array, Array], row: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        passed, y = carry
-        wall, volume, share, below, above, b = row
-        excess = wall + eigenvalues * volume + below * passed
-        pivot = excess + above
+    # Rows are overwritten in place, first by the eliminated right-hand sides, then by the solution: half the memory of
+    # two scans.
+    def eliminate(i: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        rows, inverses, passed, y = state
+        excess = wall[i] + eigenvalues * volume[i] + below[i] * passed
+        pivot = excess + above[i]
         inverse = jnp.where(pivot == 0, 0, 1 / jnp.where(pivot == 0, 1, pivot)) if singular else 1 / pivot
-        y = (b - share * surplus + below * y) * inverse
-        return (excess * inverse, y), (inverse, y)
+        y = (rows[i] - share[i] * surplus + below[i] * y) * inverse
+        return _set(rows, y, i), _set(inverses, inverse, i), excess * inverse, y
 
-    def substitute(x: Array, row: tuple[Array, ...]) -> tuple[Array, Array]:
-        above, inverse, y = row
-        x = y + above * inverse * x
-        return x, x
+    def substitute(step: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        rows, x = state
+        i = n - 1 - step
+        x = rows[i] + above[i] * inverses[i] * x
+        return _set(rows, x, i), x
 
-    start = (jnp.zeros(eigenvalues.shape, u.dtype), jnp.zeros(u.shape[1:], u.dtype))
-    _, (inverse, y) = lax.scan(eliminate, start, (wall, volume, share, below, above, u))
-    _, x = lax.scan(substitute, start[1], (above, inverse, y), reverse=True)
-    return x - jnp.where(null, jnp.tensordot(share, x, 1), 0) if singular else x
+    start = jnp.zeros(eigenvalues.shape, u.dtype)
+    inverses = jnp.zeros((n, *eigenvalues.shape), u.dtype)
+    zero = jnp.zeros_like(u[0])
+    u, inverses, _, _ = lax.fori_loop(0, n, eliminate, (u, inverses, start, zero))
+    u, _ = lax.fori_loop(0, n, substitute, (u, zero))
+    return u - jnp.where(null, jnp.tensordot(share, u, 1), 0) if singular else u
+
+
+def _set(rows: Array, row: Array, i: Array) -> Array:
+    return lax.dynamic_update_index_in_dim(rows, row, i, 0)

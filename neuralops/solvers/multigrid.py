@@ -44,8 +44,8 @@ class Multigrid(AbstractOperator):
     conduct together. Cheapest per cycle, and best for obstacles. `"nodes"` keeps every second point and interpolates
     with the conductances as weights (Alcouffe, Brandt, Dendy and Painter 1981): fewer cycles for variable
     coefficients, and the one that stands jumps wherever they lie. CG steps to 1e-8 with one V(1,1), cells against
-    nodes: the Laplacian 11 and 8, a log-normal coefficient of contrast 600 13 and 9, a checkerboard of contrast 1000 that no coarse grid
-    fits 78 and 30, twelve round obstacles 12 and 15 (2-D, 256^2).
+    nodes, on 256^2 cells: the Laplacian 11 and 8, a log-normal coefficient of contrast 600 13 and 9, a checkerboard of
+    contrast 1000 that no coarse grid fits 78 and 30, twelve round obstacles 12 and 15.
 
     The red-black sweeps after the coarse correction run in the opposite order to those before it, which makes V and W
     cycles symmetric, as `CG` needs. `symmetric=False` runs both in the same order: the better cycle by itself (a

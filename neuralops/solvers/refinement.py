@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from neuralops.operator import as_operator
-from neuralops.solvers.iteration import RUNNING, beginning, check_stopping, stopping
+from neuralops.solvers.iteration import RUNNING, beginning, check_stopping, first, stopping
 from neuralops.solvers.solution import AbstractMethod, Outcome, Result, System
 from neuralops.solvers.vectors import add, apply, ratio, select, sub, while_loop
 
@@ -88,11 +88,13 @@ class Refinement(AbstractMethod):
         growth = float(jnp.finfo(dtype).eps) ** (-2 / 3)
 
         def judge(size: Array, steps: Array, waited: Array, best: Array) -> Array:
-            return jnp.select(
-                [size <= target, ~jnp.isfinite(size), steps >= limit, (waited >= PATIENCE) | (size > growth * best)],
-                [Result.converged, Result.nonfinite, Result.max_steps, Result.stagnated],
-                RUNNING,
-            ).astype(jnp.int32)
+            return first(
+                (~jnp.isfinite(size), Result.nonfinite),
+                (size <= target, Result.converged),
+                (steps >= limit, Result.max_steps),
+                ((waited >= PATIENCE) | (size > growth * best), Result.stagnated),
+                (True, RUNNING),
+            )
 
         def advance(state: _State) -> _State:
             x = add(state.x, apply("inverse", self.inverse, state.r))
