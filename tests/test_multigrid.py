@@ -139,6 +139,7 @@ def test_other_cycles_are_symmetric(x64, kwargs):
     assert np.linalg.eigvalsh(B).min() > 0
 
 
+@slow
 def test_symmetric_in_three_dimensions(x64):
     grid = Grid((5, 6, 7), boundary=("neumann", "periodic", "dirichlet"), centering="cell")
     A = Diffusion.from_coefficient(grid, coefficient(grid.shape))
@@ -191,9 +192,9 @@ def test_jumps_wherever_they_lie(x64, centering):
 
 def test_anisotropy_by_semicoarsening(x64):
     """1:100, from the mesh width (seen without help) and from the coefficient (told)."""
-    flat = Grid((64, 64), (0.1, 1.0), "dirichlet", "cell")
+    flat = Grid((40, 40), (0.1, 1.0), "dirichlet", "cell")
     assert steps(Diffusion(flat)) <= 14
-    grid = Grid((64, 64), boundary="dirichlet", centering="cell")
+    grid = Grid((40, 40), boundary="dirichlet", centering="cell")
     strength = (100.0, 1.0)
     A = Diffusion(
         grid,
@@ -204,7 +205,7 @@ def test_anisotropy_by_semicoarsening(x64):
 
 
 def test_solver_by_itself_and_with_flexible_cg(x64):
-    A = Diffusion.from_coefficient(Grid((60, 60), boundary="dirichlet"), coefficient((60, 60)))
+    A = Diffusion.from_coefficient(Grid((31, 31), boundary="dirichlet"), coefficient((31, 31)))
     b = noise(A)
     expected = np.linalg.solve(A.as_matrix(), b.ravel()).reshape(b.shape)
     M = Multigrid(A, symmetric=False, pre=2)  # not symmetric
@@ -245,7 +246,7 @@ def test_one_program_for_new_coefficients_and_masks(x64):
 
 
 def test_float32_cycle_in_a_float64_solve(x64):
-    A = Diffusion.from_coefficient(Grid((64, 64), boundary="dirichlet"), coefficient((64, 64)))
+    A = Diffusion.from_coefficient(Grid((31, 31), boundary="dirichlet"), coefficient((31, 31)))
     assert abs(steps(A, dtype="float32", rtol=1e-10) - steps(A, rtol=1e-10)) <= 1
 
 

@@ -90,7 +90,7 @@ class Chebyshev(AbstractOperator):
             bounds = (high / 30, high)
         elif isinstance(bounds, str) or not hasattr(bounds, "__len__") or len(bounds) != 2:
             raise ValueError(f"bounds: expected two numbers (low, high), got {bounds!r}; use (0.06, 2.0).")
-        elif not _traced(bounds) and not 0 < float(bounds[0]) < float(bounds[1]):
+        elif not _traced(bounds) and not 0 < np.asarray(bounds)[0] < np.asarray(bounds)[1]:
             raise ValueError(f"bounds: expected 0 < low < high, got {bounds!r}; use (0.06, 2.0).")
         self.bounds = jnp.asarray(bounds, self.inverse_diagonal.dtype)
 
