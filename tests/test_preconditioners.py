@@ -226,6 +226,25 @@ def test_inverse_is_the_inverse(case):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
+def test_a_solve_inside_the_operator(case):
+    """A Schur complement, 3 + A^-1, inverted; with its gradient, and its transpose by vjp."""
+    _, b, _ = case
+
+    def ours(a):
+        inner = Inverse(Diffusion.from_coefficient(GRID, a), CG(1e-14, preconditioner=FastPoisson(GRID)))
+        s = solve(lambda v: 3 * v + inner(v), b, CG(1e-12))
+        return jnp.sum(s.value**2), (jax.vjp(inner, b)[1](b)[0], inner(b))
+
+    def exact(a):
+        matrix = jnp.linalg.inv(Diffusion.from_coefficient(GRID, a).as_matrix())
+        return jnp.sum(jnp.linalg.solve(3 * jnp.eye(b.size) + matrix, b.ravel()) ** 2)
+
+    found, (transposed, straight) = jax.jit(jax.grad(ours, has_aux=True))(jnp.asarray(FIELD))
+    expected = jax.jit(jax.grad(exact))(jnp.asarray(FIELD))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+    np.testing.assert_allclose(transposed, straight, rtol=0, atol=1e-11 * np.abs(straight).max())
+
+
 def eqx_float(leaf):
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
 

@@ -167,7 +167,8 @@ class _FieldOperator(LinearOperator):
 # With the operator as an argument, so that a rebuilt one (other coefficients, same grid) does not recompile.
 _apply = jax.jit(lambda A, v: A(v))
 _apply_batch = jax.jit(lambda A, v: jax.vmap(lambda u: A(u))(v))
-_apply_transpose = jax.jit(lambda A, v: jax.linear_transpose(lambda u: A(u).astype(v.dtype), v)(v)[0])
+# By vjp: `solve`, inside an Inverse, has a rule for derivatives and none for linear_transpose.
+_apply_transpose = jax.jit(lambda A, v: jax.vjp(lambda u: A(u).astype(v.dtype), v)[1](v)[0])
 
 
 def to_sparse(A: Diffusion) -> csr_array:

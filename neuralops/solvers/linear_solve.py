@@ -264,11 +264,12 @@ def _asymmetric(A: Any, matvec: Any, x: Any, rhs: Any, account: _Report, dot: Do
     if getattr(A, "symmetric", False):
         return account.result
     try:
-        transposed = jax.linear_transpose(matvec, x)(x)[0]
+        product, pull = jax.vjp(matvec, x)
+        transposed = pull(x)[0]
     except Exception:  # JAX cannot transpose every function, and then the user's word is taken
         return account.result
     unit = power_of_two(largest(rhs, dot.mesh_axes))
-    lost, norm = (dot.norm(jax.tree.map(lambda v: v / unit, u)) for u in (sub(matvec(x), transposed), rhs))
+    lost, norm = (dot.norm(jax.tree.map(lambda v: v / unit, u)) for u in (sub(product, transposed), rhs))
     wrong = lost > 10 * jnp.maximum(account.residual_norm, math.sqrt(jnp.finfo(norm.dtype).eps)) * norm
     return jnp.where(wrong & (account.result == Result.converged), Result.breakdown, account.result)
 
