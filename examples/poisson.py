@@ -163,7 +163,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--contrast", type=float, default=500.0, help="largest over smallest coefficient")
     parser.add_argument("--rtol", type=float, default=1e-8)
     parser.add_argument("--max-steps", type=int, default=HISTORY - 1)
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls; the median counts")
+    parser.add_argument("--repeats", type=int, default=9, help="timed calls; the median counts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no line per method while running")
     return parser.parse_args()
