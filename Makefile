@@ -29,8 +29,8 @@ darcy: $(VENV)/.plot  ## data, training, judgement, figure
 test: $(VENV)/.test  ## the quick tests, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: $(VENV)/.test  ## the longer studies
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+test-slow: $(VENV)/.test  ## the longer studies, with all of XLA's optimisations
+	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

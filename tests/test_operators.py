@@ -138,7 +138,8 @@ def test_save_and_load(op, shape, tmp_path):
     assert jax.tree.structure(again) == jax.tree.structure(op)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(op), strict=True):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(again(field(shape)), op(field(shape)))
+    # To rounding: arrays that were one object are two after loading, and XLA may fuse the two programs differently.
+    np.testing.assert_allclose(again(field(shape)), op(field(shape)), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(("op", "shape"), CASES)
