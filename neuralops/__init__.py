@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from neuralops.grid import Grid as Grid
     from neuralops.grid import resample as resample
     from neuralops.models import FNO as FNO
+    from neuralops.models import MgNO as MgNO
     from neuralops.operator import AbstractOperator as AbstractOperator
     from neuralops.operator import Operator as Operator
     from neuralops.operator import as_operator as as_operator
@@ -60,7 +61,7 @@ _ROOMS = [
 _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
-    "models": "FNO",
+    "models": "FNO MgNO",
     "operator": "AbstractOperator Operator as_operator as_pair",
     "solvers": "CG Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
     "training": "DivergedError History evaluate fit",

@@ -116,6 +116,39 @@ def relative_h1(
     return ratio(norm(error, grid, weight), norm(target, grid, weight), per_channel, eps)
 
 
+def relative_fourier_h1(
+    prediction: Field,
+    target: Field,
+    *,
+    max_wavenumber: int | None = None,
+    per_channel: bool = False,
+    eps: float = EPS,
+) -> Float[Array, ""]:
+    """The relative H1 error by discrete Fourier transform that MgNO and HANO train with (He, Liu and Xu 2024).
+
+    `|w p^ - w t^| / (|w t^| + eps)` with w^2 = 1 + k_1^2 + k_2^2 + ... and k the integer wavenumbers, without 2 pi; the
+    field counts as periodic whatever its boundary. From `max_wavenumber` on (20 in MgNO) a k_i counts as zero in w.
+    For the norm of the function, with its boundary and extent, see `relative_h1`.
+
+    **Raises:** `ValueError` when shapes or dtypes do not fit.
+    """
+    if max_wavenumber is not None and (not isinstance(max_wavenumber, int) or max_wavenumber < 1):
+        raise ValueError(f"max_wavenumber: expected a positive integer or None, got {max_wavenumber!r}; give e.g. 20.")
+    error, target, _ = prepare(prediction, target, None, None)
+    axes = tuple(range(1, error.ndim))
+    weight = np.ones(())
+    for n in error.shape[1:]:
+        k = np.abs(np.fft.fftfreq(n, 1 / n))
+        if max_wavenumber is not None:
+            k = np.where(k < max_wavenumber, k, 0.0)
+        weight = np.add.outer(weight, k**2)
+
+    def square(u: Array) -> Array:
+        return jnp.sum(jnp.abs(jnp.fft.fftn(u, axes=axes, norm="forward")) ** 2 * jnp.asarray(weight, u.dtype), axes)
+
+    return ratio(square(error), square(target), per_channel, eps)
+
+
 class Bound:
     """A loss or metric with its options filled in: `Bound(f, a=1)(p, t) = f(p, t, a=1)`.
 
@@ -156,6 +189,11 @@ def h1(grid: Grid, **options: Any) -> Bound:
 def l2(**options: Any) -> Bound:
     """`relative_l2` with the options filled in, ready for `fit`."""
     return Bound(relative_l2, **options)
+
+
+def fourier_h1(**options: Any) -> Bound:
+    """`relative_fourier_h1` with the options filled in, ready for `fit`."""
+    return Bound(relative_fourier_h1, **options)
 
 
 def _frozen(option: Any) -> Any:

@@ -53,14 +53,15 @@ class Envelope:
     - `ndim`: the numbers of space dimensions it takes.
     - `boundary`: the boundary words it takes, among `"periodic"`, `"dirichlet"`, `"neumann"`.
     - `refinement`: `"exact"` (a band-limited input gives the same output function on every grid that
-      resolves it), `"consistent"` (outputs converge with `order`) or `"grid-locked"` (one grid only).
+      resolves it), `"consistent"` (outputs converge with `order`), `"spacing-locked"` (kernels count points: any
+      number of points, but the map means the same only at one spacing) or `"grid-locked"` (one grid only).
     - `order`: the order of convergence when `refinement="consistent"`.
     - `min_points`: the fewest points per axis.
     """
 
     ndim: tuple[int, ...]
     boundary: tuple[str, ...]
-    refinement: Literal["exact", "consistent", "grid-locked"]
+    refinement: Literal["exact", "consistent", "spacing-locked", "grid-locked"]
     order: float | None = None
     min_points: int = 1
 

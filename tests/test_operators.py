@@ -16,7 +16,7 @@ import pytest
 import neuralops as no
 from neuralops.data import Normalized, Normalizer
 from neuralops.grid import Grid
-from neuralops.nn import ChannelMLP, GroupNorm, Linear, SoftGate, SpectralConv
+from neuralops.nn import ChannelMLP, GroupNorm, LayerNorm, Linear, MultigridConv, SoftGate, SpectralConv
 from neuralops.solvers import Chebyshev, Jacobi, Scaled
 
 key = jax.random.key(7)
@@ -46,10 +46,47 @@ EXAMPLES = {
         (no.Inverse(no.Diffusion(BOX), no.FastPoisson(BOX)), (1, 6, 7)),
     ],
     "Jacobi": [(Jacobi(VARIED), (1, 6, 7))],
+    "LayerNorm": [(LayerNorm(3, (4, 5)), (3, 4, 5))],
     "Linear": [(Linear(2, 3, key=key), (2, 5))],
+    "MgNO": [
+        (no.MgNO(1, 2, 4, n_layers=2, sweeps=((1, 0), (1, 1), (2, 0)), boundary=WALLS[:2], key=key), (1, 9, 8)),
+        (
+            no.MgNO(
+                2,
+                2,
+                3,
+                n_layers=1,
+                sweeps=((1, 0), (1, 0)),
+                ndim=1,
+                norm="layer",
+                num_points=9,
+                residual=True,
+                head="cycle",
+                use_bias=True,
+                key=key,
+            ),
+            (2, 9),
+        ),
+    ],
     "Multigrid": [
         (no.Multigrid(no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))), (1, 6, 7)),
         (no.Multigrid(no.Diffusion(Grid((20, 9), boundary="dirichlet")), smoother="chebyshev", cycle="W"), (1, 20, 9)),
+    ],
+    "MultigridConv": [
+        (
+            MultigridConv(
+                2,
+                3,
+                ((1, 0), (1, 1), (1, 0)),
+                ndim=3,
+                transfer="residual",
+                coarse_init="zero",
+                boundary="neumann",
+                centering="cell",
+                key=key,
+            ),
+            (2, 6, 5, 4),
+        ),
     ],
     "Normalized": [(Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
     "Scaled": [(Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],
@@ -161,7 +198,7 @@ def test_wrong_fields_are_refused(op, shape):
 def test_declared_refinement(op, shape):
     """Exact operators give the same function on a finer grid; the others are measured in their own tests."""
     envelope = op.envelope
-    assert envelope.refinement in ("exact", "consistent", "grid-locked")
+    assert envelope.refinement in ("exact", "consistent", "spacing-locked", "grid-locked")
     assert (envelope.order is not None) == (envelope.refinement == "consistent")
     assert set(envelope.boundary) <= {"periodic", "dirichlet", "neumann"}
     if envelope.refinement != "exact":

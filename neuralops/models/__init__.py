@@ -1,5 +1,6 @@
 """Operators that are fitted to data; one paper, one file."""
 
 from neuralops.models.fno import FNO as FNO
+from neuralops.models.mgno import MgNO as MgNO
 
-__all__ = ["FNO"]
+__all__ = ["FNO", "MgNO"]

@@ -1,10 +1,12 @@
 """Layers on function spaces."""
 
+from neuralops.nn.multigrid import MultigridConv as MultigridConv
 from neuralops.nn.norm import GroupNorm as GroupNorm
+from neuralops.nn.norm import LayerNorm as LayerNorm
 from neuralops.nn.pointwise import ChannelMLP as ChannelMLP
 from neuralops.nn.pointwise import Linear as Linear
 from neuralops.nn.pointwise import SoftGate as SoftGate
 from neuralops.nn.pointwise import gelu as gelu
 from neuralops.nn.spectral import SpectralConv as SpectralConv
 
-__all__ = ["ChannelMLP", "GroupNorm", "Linear", "SoftGate", "SpectralConv", "gelu"]
+__all__ = ["ChannelMLP", "GroupNorm", "LayerNorm", "Linear", "MultigridConv", "SoftGate", "SpectralConv", "gelu"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -82,6 +83,46 @@ class GroupNorm(AbstractLayer):
             axis = transforms.Axis(n, check_boundary(b), c)
             total = np.multiply.outer(total, transforms.relative_weights(axis))
         return total / math.fsum(total.ravel())
+
+
+class LayerNorm(AbstractLayer):
+    """Subtracts the mean, divides by the standard deviation over all channels and points, and scales point by point.
+
+    The layer norm of image networks: plain averages, and a weight and a bias for every channel at every point, which
+    lock it to the grid. `GroupNorm` is the one that means the same on every grid.
+
+    **Arguments:** `in_channels`; `num_points`, the grid; `eps`, added to the variance.
+
+    **Raises:** `ValueError` when called on another grid.
+    """
+
+    weight: Float[Array, "*grid channels"]
+    bias: Float[Array, "*grid channels"]
+    in_channels: int = eqx.field(static=True)
+    num_points: tuple[int, ...] = eqx.field(static=True)
+    eps: float = eqx.field(static=True)
+
+    def __init__(
+        self, in_channels: int, num_points: Sequence[int], *, eps: float = 1e-5, key: Array | None = None
+    ) -> None:
+        self.in_channels = check_count(in_channels, "in_channels")
+        self.num_points = tuple(check_count(n, "num_points") for n in num_points)
+        self.eps = eps
+        self.weight = jnp.ones((*self.num_points, in_channels))
+        self.bias = jnp.zeros((*self.num_points, in_channels))
+
+    @property
+    def envelope(self) -> Envelope:
+        return Envelope((len(self.num_points),), ANY_GRID.boundary, "grid-locked")
+
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
+        if u.shape[:-1] != self.num_points:
+            raise ValueError(
+                f"u: LayerNorm has a weight for every point and expects the grid {self.num_points}, got a field on "
+                f"{u.shape[:-1]}; resample the field, or build a model without layer_norm."
+            )
+        centred = u - jnp.mean(u)
+        return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + self.eps) * self.weight + self.bias
 
 
 def make_norm(name: str | None, channels: int, boundary: Any, centering: Any) -> GroupNorm | None:

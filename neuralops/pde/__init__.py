@@ -2,8 +2,9 @@
 
 from neuralops.pde.burgers import Burgers
 from neuralops.pde.darcy import Darcy, solve_diffusion
+from neuralops.pde.helmholtz import Helmholtz
 from neuralops.pde.poisson import Poisson
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField
 
-__all__ = ["Burgers", "Darcy", "GaussianRandomField", "Poisson", "Problem", "solve_diffusion"]
+__all__ = ["Burgers", "Darcy", "GaussianRandomField", "Helmholtz", "Poisson", "Problem", "solve_diffusion"]

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.grid import Grid
@@ -15,7 +17,8 @@ from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
 from neuralops.solvers import CG, Diffusion, FastPoisson, Scaled, Solution, solve
 
-COEFFICIENTS = ("two_phase", "log_normal")
+COEFFICIENTS = ("two_phase", "log_normal", "trigonometric")
+SCALES = 6  # factors of the trigonometric coefficient
 
 
 class Darcy(Problem):
@@ -23,10 +26,18 @@ class Darcy(Problem):
 
     Input: the permeability a, `(1, *grid)`, made from a Gaussian random field g with Neumann boundary
     (periodic on periodic axes) and no constant mode: `"two_phase"` is `values[0]` where g >= 0 and
-    `values[1]` elsewhere, `"log_normal"` is exp(g). Output: the pressure u, `(1, *grid)`, with homogeneous
-    conditions. The defaults are the benchmark of the FNO line (Li et al. 2021, arXiv 2010.08895, section 5.2):
-    12 and 3, covariance 9 (-Laplacian + 9)^(-2), unit forcing, zero pressure at the walls. Their grid is
-    `Darcy((421, 421))`, up to where the points lie: theirs hold the walls, ours cells or interior nodes.
+    `values[1]` elsewhere, `"log_normal"` is exp(g). `"trigonometric"` is the multiscale medium of the homogenisation
+    line (after Owhadi 2017), in two dimensions: the product over k = 1 ... 6 of
+
+        (1 + cos(w_k pi (x + y)) / 2) (1 + sin(w_k pi (y - 3 x)) / 2),    w_k uniform in [2^(k-1), 1.5 2^(k-1)],
+
+    on the box [-1, 1]^2 mapped to the domain; it needs about 256 points per side. Output: the pressure u,
+    `(1, *grid)`, with homogeneous conditions.
+
+    The defaults are the benchmark of the FNO line (Li et al. 2021, arXiv 2010.08895, section 5.2): 12 and 3,
+    covariance 9 (-Laplacian + 9)^(-2), unit forcing, zero pressure at the walls. Their grid is `Darcy((421, 421))`,
+    up to where the points lie: theirs hold the walls, ours cells or interior nodes. The rough medium of HANO and
+    MgNO is `Darcy((256, 256), values=(12.0, 2.0), tau=5.0)`.
 
     Finite volumes with harmonic means at the faces: of second order for smooth a; across a jump the flux
     stays continuous. Solved by `solve_diffusion` to the relative true residual `rtol`.
@@ -34,7 +45,7 @@ class Darcy(Problem):
     **Arguments:**
 
     - `num_points`, `domain_extent`, `boundary`, `centering`: the grid, as in `Grid`; an integer is one axis.
-    - `coefficient`: `"two_phase"` or `"log_normal"`.
+    - `coefficient`: `"two_phase"`, `"log_normal"` or `"trigonometric"`.
     - `values`: the two permeabilities, above 0 (two-phase).
     - `alpha`, `tau`, `scale`, `num_modes`: the law of g, as in `GaussianRandomField`. `scale` matters to
       the log-normal alone; its default gives g a standard deviation of about 0.3 in two dimensions.
@@ -90,6 +101,10 @@ class Darcy(Problem):
         if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 2:
             raise ValueError(f"values: expected two permeabilities, got {values!r}; give a pair such as (12.0, 3.0).")
         self.coefficient = coefficient
+        if coefficient == "trigonometric" and grid.ndim != 2:
+            raise ValueError(
+                f"coefficient: 'trigonometric' has two dimensions, got {grid.ndim}; use 'two_phase' or 'log_normal'."
+            )
         self.values = (check_number(values[0], "values", above=0.0), check_number(values[1], "values", above=0.0))
         self.alpha = check_number(alpha, "alpha", above=grid.ndim / 2)
         self.tau = check_number(tau, "tau", above=0.0)
@@ -109,6 +124,8 @@ class Darcy(Problem):
         return GaussianRandomField(self.alpha, self.tau, boundary=walls, scale=self.scale, num_modes=self.num_modes)
 
     def sample(self, key: Array) -> Float[Array, " 1 *grid"]:
+        if self.coefficient == "trigonometric":
+            return _trigonometric(key, self.grid)
         g = self.field_law.sample(key, self.grid)
         if self.coefficient == "log_normal":
             return jnp.exp(g)
@@ -126,7 +143,7 @@ class Darcy(Problem):
 
     def solve(self, a: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
         self._check(a, 1, "a")
-        smooth = self.coefficient == "log_normal"
+        smooth = self.coefficient != "two_phase"
         return solve_diffusion(self.grid, a, self._source(a.dtype), rtol=self.rtol, smooth=smooth).value
 
     def residual(self, a: Float[Array, " 1 *grid"], u: Float[Array, " 1 *grid"]) -> Float[Array, " 1 *grid"]:
@@ -145,6 +162,14 @@ class Darcy(Problem):
             return f
         weights = jnp.asarray(grid.weights() / math.prod(grid.domain_extent), dtype)
         return f - jnp.sum(weights * f) / jnp.sum(weights)
+
+
+def _trigonometric(key: Array, grid: Grid) -> Float[Array, " 1 *grid"]:
+    powers = 2.0 ** np.arange(SCALES)
+    w = jax.random.uniform(key, (SCALES, 1, 1), minval=1.0, maxval=1.5) * powers[:, None, None]
+    x, y = (2 * c / L - 1 for c, L in zip(grid.coordinates(), grid.domain_extent, strict=True))
+    factors = (1 + jnp.cos(w * np.pi * (x + y)) / 2) * (1 + jnp.sin(w * np.pi * (y - 3 * x)) / 2)
+    return jnp.prod(factors, 0)[None]
 
 
 def solve_diffusion(
