@@ -199,7 +199,7 @@ def _by_products(u: Field, kernel: Kernel, padding: Padding, stride: int) -> Fie
     if stride == 2:
         u, kernel = _in_pairs(u, kernel, padding)
         padding = ((0, 0),) * len(padding)
-    ndim, taps, zero = len(padding), kernel.shape[0], jnp.zeros((), u.dtype)
+    ndim, taps = len(padding), kernel.shape[0]
     # The kernel is tied to the field, so that under `vmap` its derivative is a product per sample, then their sum: one
     # product over points and samples at once makes XLA on a CPU transpose the fields first.
     itself = u.ravel()[0] == u.ravel()[0]
@@ -207,13 +207,7 @@ def _by_products(u: Field, kernel: Kernel, padding: Padding, stride: int) -> Fie
     gathered = (ndim + 1) // 2
     for axis in range(gathered):
         low, high = padding[axis]
-        count = u.shape[axis] + low + high - taps + 1
-        shifted = [
-            lax.pad(u, zero, [(low - t, high - (taps - 1 - t), 0) if a == axis else (0, 0, 0) for a in range(ndim + 1)])
-            for t in range(taps)
-        ]
-        assert shifted[0].shape[axis] == count
-        u = jnp.concatenate(shifted, -1)
+        u = jnp.concatenate([_padded(u, axis, low - t, high + t - taps + 1) for t in range(taps)], -1)
     c_in, c_out = kernel.shape[-2:]
     # Rows: the taps gathered last vary slowest. Columns: the taps to scatter first vary slowest.
     order = (*reversed(range(gathered)), ndim, *range(gathered, ndim), ndim + 1)
@@ -223,14 +217,15 @@ def _by_products(u: Field, kernel: Kernel, padding: Padding, stride: int) -> Fie
         low, high = padding[axis]
         parts = lax.split(v, [v.shape[-1] // taps] * taps, axis=ndim)
         v = functools.reduce(
-            jnp.add,
-            [
-                lax.pad(part, zero, [(low - t, high - (taps - 1 - t), 0) if a == axis else (0, 0, 0)
-                                     for a in range(ndim + 1)])
-                for t, part in enumerate(parts)
-            ],
-        )  # fmt: skip
+            jnp.add, [_padded(part, axis, low - t, high + t - taps + 1) for t, part in enumerate(parts)]
+        )
     return v
+
+
+def _padded(u: Field, axis: int, low: int, high: int) -> Field:
+    """Zeros in front of and behind the field along one axis; negative counts cut points off."""
+    amounts = [(low, high, 0) if a == axis else (0, 0, 0) for a in range(u.ndim)]
+    return lax.pad(u, jnp.zeros((), u.dtype), amounts)
 
 
 def _in_pairs(u: Field, kernel: Kernel, padding: Padding) -> tuple[Field, Kernel]:
