@@ -271,3 +271,15 @@ def test_refuses_bad_fields():
             problem.solve(bad)
         with pytest.raises(ValueError, match="u: "):
             problem.residual(jnp.ones((1, 8, 8)), bad)
+
+
+def test_trigonometric_medium(x64):
+    """The same product on every grid, positive, within its bounds, and solved."""
+    problem = Darcy((48, 48), coefficient="trigonometric")
+    a = problem.sample(jax.random.key(4))
+    fine = problem.with_points((144, 144)).sample(jax.random.key(4))
+    np.testing.assert_allclose(a[0], fine[0, 1::3, 1::3], rtol=1e-10)  # midpoints of cells in the middle of three
+    assert 0.5**12 < float(a.min()) < float(a.max()) < 1.5**12
+    assert float(problem.relative_residual(a, problem.solve(a))) < 1e-9
+    with pytest.raises(ValueError, match="two dimensions"):
+        Darcy(16, coefficient="trigonometric")

@@ -255,3 +255,17 @@ U = np.zeros((1, 4, 4), np.float32)
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (63, 50)])
+@pytest.mark.parametrize(("wave", "limit", "weight"), [((5, 2), None, 30), ((25, 2), 20, 5), ((25, 22), 20, 1)])
+def test_fourier_h1_of_single_waves(x64, shape, wave, limit, weight):
+    """An error of one wave beside a target of another: the ratio of their weights 1 + k1^2 + k2^2, without 2 pi."""
+    x, y = (np.arange(n) / n for n in shape)
+    waves = lambda k: jnp.asarray(np.cos(2 * np.pi * (k[0] * x[:, None] + k[1] * y)))[None]
+    target = waves((3, 1))
+    value = losses.relative_fourier_h1(target + 0.1 * waves(wave), target, max_wavenumber=limit)
+    np.testing.assert_allclose(value, 0.1 * np.sqrt(weight / 11), rtol=1e-10)
+    assert losses.fourier_h1(max_wavenumber=20) == losses.fourier_h1(max_wavenumber=20)
+    with pytest.raises(ValueError, match="max_wavenumber"):
+        losses.relative_fourier_h1(target, target, max_wavenumber=0)
