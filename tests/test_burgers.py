@@ -67,6 +67,7 @@ def test_thin_fronts(x64):
     assert jax.jit(problem.relative_residual)(a, u) < 1e-9
 
 
+@pytest.mark.slow
 def test_spatial_error_falls_faster_than_any_power(x64):
     errors = []
     for n in (24, 48, 96):

@@ -167,14 +167,14 @@ def exact_on_two_by_two(W):
 
 def test_shift_equivariance_of_a_periodic_model(x64):
     sweeps = ((1, 1),) * 3 + ((2, 0),)
-    op = no.MgNO(1, 1, 3, n_layers=2, sweeps=sweeps, boundary="periodic", key=key)
+    op = no.MgNO(1, 1, 3, n_layers=1, sweeps=sweeps, boundary="periodic", key=key)
     op = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), op)
     u = field((1, 32, 48))
     moved = lambda op, by: np.abs(jnp.roll(op(u), by, (1, 2)) - op(jnp.roll(u, by, (1, 2)))).max()
     size = np.abs(op(u)).max()
     assert moved(op, (8, -16)) < 1e-14 * size * 10
     assert moved(op, (2, 0)) > 1e-4 * size
-    released = no.MgNO(1, 1, 3, n_layers=2, sweeps=sweeps, boundary="periodic", up_taps=4, up_ghosts="zero", key=key)
+    released = no.MgNO(1, 1, 3, n_layers=1, sweeps=sweeps, boundary="periodic", up_taps=4, up_ghosts="zero", key=key)
     assert moved(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), released), (8, -16)) > 1e-3 * size
 
 
@@ -185,10 +185,15 @@ def test_a_periodic_field_repeated_gives_the_output_repeated(x64):
     np.testing.assert_allclose(op(jnp.tile(u, (1, 2, 3))), jnp.tile(op(u), (1, 2, 3)), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("boundary", ["periodic", "dirichlet", "neumann", (("dirichlet", "neumann"), "periodic")])
-@pytest.mark.parametrize("centering", ["node", "cell"])
-@pytest.mark.parametrize("options", [{}, {"transfer": "residual", "coarse_init": "zero"}, {"sharing": "levels"},
-                                     {"sharing": "sweeps", "transfer": "residual"}])  # fmt: skip
+@pytest.mark.parametrize(
+    ("boundary", "centering", "options"),
+    [
+        ("periodic", "node", {}),
+        ("dirichlet", "cell", {"sharing": "levels"}),
+        ("neumann", "node", {"transfer": "residual", "coarse_init": "zero"}),
+        ((("dirichlet", "neumann"), "periodic"), "cell", {"sharing": "sweeps", "transfer": "residual"}),
+    ],
+)
 def test_linear_to_rounding(x64, boundary, centering, options):
     op = MultigridConv(2, 3, [(1, 0), (2, 1), (1, 1), (1, 0)], boundary=boundary, centering=centering,
                        **options, key=key)  # fmt: skip

@@ -204,6 +204,7 @@ def test_anisotropy_by_semicoarsening(x64):
     assert told <= 14 < 2 * told < blind
 
 
+@pytest.mark.slow
 def test_solver_by_itself_and_with_flexible_cg(x64):
     A = Diffusion.from_coefficient(Grid((31, 31), boundary="dirichlet"), coefficient((31, 31)))
     b = noise(A)

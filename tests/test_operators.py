@@ -49,7 +49,7 @@ EXAMPLES = {
     "LayerNorm": [(LayerNorm(3, (4, 5)), (3, 4, 5))],
     "Linear": [(Linear(2, 3, key=key), (2, 5))],
     "MgNO": [
-        (no.MgNO(1, 2, 4, n_layers=2, sweeps=((1, 0), (1, 1), (2, 0)), boundary=WALLS[:2], key=key), (1, 9, 8)),
+        (no.MgNO(1, 2, 4, n_layers=1, sweeps=((1, 1), (2, 0)), boundary=WALLS[:2], key=key), (1, 9, 8)),
         (
             no.MgNO(
                 2,
@@ -77,7 +77,7 @@ EXAMPLES = {
             MultigridConv(
                 2,
                 3,
-                ((1, 0), (1, 1), (1, 0)),
+                ((1, 1), (1, 0)),
                 ndim=3,
                 transfer="residual",
                 coarse_init="zero",

@@ -69,6 +69,7 @@ def check(output, count):
         assert int(gathered) < int(points) / 1.5  # coarse levels alone: never the fine grid
 
 
+@pytest.mark.slow
 def test_four_devices_in_two_directions():
     output = rows('[((2, 2), ("x", "y"))]', "gradient")
     check(output, 2)
