@@ -85,7 +85,9 @@ def test_back_in_two_dimensions_is_the_transpose(x64, n, kept):
     np.testing.assert_allclose(there, back, rtol=1e-12)
 
 
-@pytest.mark.parametrize("rules", [("zero", "zero"), ("odd", "reflect")])
+@pytest.mark.parametrize(
+    "rules", [("zero", "zero"), ("odd", "reflect"), pytest.param(("wrap", "wrap"), marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", ["convolve", "coarsen even", "coarsen odd", "refine 3", "refine 4"])
 def test_derivatives(x64, kind, rules):
     """Reverse against forward mode, whose forms differ, and forward mode against finite differences; batched."""

@@ -37,13 +37,14 @@ def test_fourth_order_for_an_analytic_wave(x64, extent):
     assert orders.min() > 3.8, (errors, orders)
 
 
-def test_fourth_order_for_a_random_speed(x64):
+@pytest.mark.parametrize("sizes", [(33, 65, 129), pytest.param((65, 129, 257), marks=pytest.mark.slow)])
+def test_fourth_order_for_a_random_speed(x64, sizes):
     flux = lambda x: np.cos(np.pi * x) + np.cos(2 * np.pi * x)
     make = lambda n: no.pde.Helmholtz((n, n), frequency=400.0, num_modes=6, flux=flux)
-    solutions = [make(n).solve(make(n).sample(key))[0] for n in (33, 65, 129)]
+    solutions = [make(n).solve(make(n).sample(key))[0] for n in sizes]
     points = [u[:: (len(u) - 1) // 32, :: (len(u) - 1) // 32] for u in solutions]
     changes = [float(jnp.linalg.norm(b - a)) for a, b in itertools.pairwise(points)]
-    assert np.log2(changes[0] / changes[1]) > 3.5
+    assert np.log2(changes[0] / changes[1]) > (3.5 if sizes[0] == 33 else 3.8)
 
 
 def test_the_default_problem_is_solved(x64):
