@@ -30,7 +30,7 @@ class Helmholtz(Problem):
 
     The discretisation is the compact nine-point scheme of fourth order (Collatz's Mehrstellen method), with which eight
     wavelengths on 101 points are off by less than a hundredth of a period, by its dispersion relation; the five-point
-    scheme and bilinear elements are off by about a twelfth. Solved directly, block by block (`solve_block_tridiagonal`).
+    scheme and bilinear elements are off by about a twelfth. Solved block by block (`solve_block_tridiagonal`).
 
     **Arguments:**
 
