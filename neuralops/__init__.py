@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from neuralops.grid import Grid as Grid
     from neuralops.grid import resample as resample
     from neuralops.models import FNO as FNO
+    from neuralops.models import DirectionNet as DirectionNet
     from neuralops.models import MgNO as MgNO
     from neuralops.operator import AbstractOperator as AbstractOperator
     from neuralops.operator import Operator as Operator
     from neuralops.operator import as_operator as as_operator
     from neuralops.operator import as_pair as as_pair
     from neuralops.solvers import CG as CG
+    from neuralops.solvers import DeepConjugateDirection as DeepConjugateDirection
     from neuralops.solvers import Diffusion as Diffusion
     from neuralops.solvers import FastPoisson as FastPoisson
     from neuralops.solvers import FlexibleCG as FlexibleCG
@@ -61,9 +63,9 @@ _ROOMS = [
 _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
-    "models": "FNO MgNO",
+    "models": "DirectionNet FNO MgNO",
     "operator": "AbstractOperator Operator as_operator as_pair",
-    "solvers": "CG Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
+    "solvers": "CG DeepConjugateDirection Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
     "training": "DivergedError History evaluate fit",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

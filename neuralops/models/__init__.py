@@ -1,6 +1,7 @@
 """Operators that are fitted to data; one paper, one file."""
 
+from neuralops.models.direction import DirectionNet as DirectionNet
 from neuralops.models.fno import FNO as FNO
 from neuralops.models.mgno import MgNO as MgNO
 
-__all__ = ["FNO", "MgNO"]
+__all__ = ["FNO", "DirectionNet", "MgNO"]

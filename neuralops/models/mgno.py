@@ -59,7 +59,7 @@ class MgNO(AbstractLayer):
       cycle); the last two need `num_points` and lock the model to that grid.
     - `head`: the last map, `"linear"` in the channels or one more `"cycle"`.
     - `residual`: adds the input to the output, as for one step in time; needs equal channel counts.
-    - `first_system`: see `MultigridConv`.
+    - `first_system`, `init`: see `MultigridConv`; `paper` models start with `"uniform"` kernels.
     - `checkpoint_layers`: recompute each layer in the backward pass instead of storing it.
 
     Input `(in_channels, *grid)`, output `(out_channels, *grid)`, any grid.
@@ -95,6 +95,7 @@ class MgNO(AbstractLayer):
     head: str = eqx.field(static=True)
     residual: bool = eqx.field(static=True)
     first_system: bool = eqx.field(static=True)
+    init: str = eqx.field(static=True)
     checkpoint_layers: bool = eqx.field(static=True)
 
     derived = ("layers", "last")
@@ -125,6 +126,7 @@ class MgNO(AbstractLayer):
         head: Literal["linear", "cycle"] = "linear",
         residual: bool = False,
         first_system: bool = False,
+        init: Literal["interpolation", "uniform"] = "interpolation",
         checkpoint_layers: bool = False,
         key: Array,
     ) -> None:
@@ -174,6 +176,7 @@ class MgNO(AbstractLayer):
                 norm="layer_norm" if inner_norm else None,
                 num_points=num_points if inner_norm else None,
                 first_system=first_system,
+                init=init,
                 key=key,
             )
 
@@ -197,7 +200,7 @@ class MgNO(AbstractLayer):
         self.up_taps, self.up_ghosts, self.sharing, self.use_bias = W.up_taps, W.up_ghosts, W.sharing, W.use_bias
         self.skip, self.activation, self.norm, self.head = skip, activation, norm, head
         self.num_points = grid or None
-        self.residual, self.first_system = bool(residual), W.first_system
+        self.residual, self.first_system, self.init = bool(residual), W.first_system, W.init
         self.checkpoint_layers = bool(checkpoint_layers)
 
     @classmethod
@@ -217,7 +220,7 @@ class MgNO(AbstractLayer):
         """
         if name not in _PAPER:
             raise ValueError(f"name: expected one of {sorted(_PAPER)}, got {name!r}; use one of these names.")
-        return cls(**{**_PAPER[name], **changes}, key=key)
+        return cls(**{"init": "uniform", **_PAPER[name], **changes}, key=key)
 
     @property
     def envelope(self) -> Envelope:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.grid import CENTERINGS, check_boundary, per_axis
@@ -23,6 +24,7 @@ from neuralops.operator import Envelope
 __all__ = ["MultigridConv"]
 
 Ghosts = tuple[tuple[str, str], ...]
+RANDOM_SHARE = 0.3  # of the uniform kernels in transfers that start as interpolation
 
 
 class Sweep(eqx.Module):
@@ -94,7 +96,10 @@ class MultigridConv(AbstractLayer):
     - `first_system`: also holds the A of the very first sweep, which acts on zero and does nothing (the released
       Helmholtz model has it).
 
-    Initial kernels are uniform in +-1/sqrt(fan in), PyTorch's default.
+    - `init`: initial kernels. `"uniform"`: in +-1/sqrt(fan in), PyTorch's default, as published; what is smooth then
+      shrinks by a factor of 2 to 3 per level on its way down and again on its way up. `"interpolation"`: R and Pi
+      average and P interpolates each channel, as in classical multigrid, plus 0.3 times the uniform kernels, so that
+      coarse levels are heard from the first step (`docs/mgno.md` has the gain).
 
     Refinement: *spacing-locked* (see `Envelope`); *grid-locked* with a norm.
 
@@ -119,6 +124,7 @@ class MultigridConv(AbstractLayer):
     norm: str | None = eqx.field(static=True)
     num_points: tuple[int, ...] | None = eqx.field(static=True)
     first_system: bool = eqx.field(static=True)
+    init: str = eqx.field(static=True)
 
     derived = ("levels",)
 
@@ -142,6 +148,7 @@ class MultigridConv(AbstractLayer):
         norm: Literal["layer_norm"] | None = None,
         num_points: int | Sequence[int] | None = None,
         first_system: bool = False,
+        init: Literal["interpolation", "uniform"] = "interpolation",
         key: Array,
     ) -> None:
         choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
@@ -152,6 +159,7 @@ class MultigridConv(AbstractLayer):
             ("up_ghosts", up_ghosts, ("boundary", "zero")),
             ("sharing", sharing, ("none", "sweeps", "levels")),
             ("norm", norm, (None, "layer_norm")),
+            ("init", init, ("interpolation", "uniform")),
         )
         for name, word, allowed in choices:
             if word not in allowed:
@@ -173,7 +181,7 @@ class MultigridConv(AbstractLayer):
             )
         self.up_taps = _check_taps(up_taps, depth, self.centering)
         self.up_ghosts, self.sharing, self.use_bias, self.norm = up_ghosts, sharing, bool(use_bias), norm
-        self.first_system = bool(first_system)
+        self.first_system, self.init = bool(first_system), init
         if (norm is None) != (num_points is None):
             raise ValueError(
                 f"num_points: expected the grid if and only if norm='layer_norm', got norm={norm!r} and "
@@ -296,6 +304,15 @@ def _build(op: MultigridConv, key: Array) -> tuple[Level, ...]:
         # PyTorch takes the fan of a transposed convolution from its output channels.
         return uniform((*(taps,) * op.ndim, c_in, c_out), taps**op.ndim * (c_out if transposed else c_in))
 
+    def transfer(c_in: int, c_out: int, taps: int = 3, *, transposed: bool = False) -> Array:
+        random = kernel(c_in, c_out, taps, transposed=transposed)
+        if op.init == "uniform":
+            return random
+        weights = _line_weights(taps) * (2 if transposed else 1)
+        for _ in range(op.ndim - 1):
+            weights = np.multiply.outer(weights, _line_weights(taps) * (2 if transposed else 1))
+        return jnp.asarray(weights[..., None, None] * np.eye(c_in, c_out), random.dtype) + RANDOM_SHARE * random
+
     def bias(c_in: int, c_out: int) -> Array | None:
         return uniform((c_out,), 3**op.ndim * c_in) if op.use_bias else None
 
@@ -321,16 +338,21 @@ def _build(op: MultigridConv, key: Array) -> tuple[Level, ...]:
             Level(
                 pre=tuple(sweeps[:pre]),
                 post=tuple(sweeps[pre:]),
-                restriction=kernel(f, next_f) if inner else None,
-                projection=kernel(u, next_u) if inner and op.coarse_init == "project" else None,
+                restriction=transfer(f, next_f) if inner else None,
+                projection=transfer(u, next_u) if inner and op.coarse_init == "project" else None,
                 system=kernel(u, f) if inner and op.transfer == "residual" else None,
                 system_bias=bias(u, f) if inner and op.transfer == "residual" else None,
-                prolongation=kernel(next_u, u, op.up_taps[depth], transposed=True) if inner else None,
+                prolongation=transfer(next_u, u, op.up_taps[depth], transposed=True) if inner else None,
                 norm=LayerNorm(u, grid) if inner and grid is not None else None,
             )
         )
         grid = None if grid is None else tuple(coarse_points(n, op.kept) for n in grid)
     return tuple(levels)
+
+
+def _line_weights(taps: int) -> np.ndarray:
+    """Weights of a mean over neighbours along one axis; twice that is linear interpolation to nodes, or to cells."""
+    return np.asarray({3: (0.25, 0.5, 0.25), 4: (0.125, 0.375, 0.375, 0.125)}[taps])
 
 
 def _affine(v: Array, bias: Array | None) -> Array:

@@ -4,7 +4,17 @@ from neuralops.pde.burgers import Burgers
 from neuralops.pde.darcy import Darcy, solve_diffusion
 from neuralops.pde.helmholtz import Helmholtz
 from neuralops.pde.poisson import Poisson
+from neuralops.pde.poisson_directions import PoissonDirections
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField
 
-__all__ = ["Burgers", "Darcy", "GaussianRandomField", "Helmholtz", "Poisson", "Problem", "solve_diffusion"]
+__all__ = [
+    "Burgers",
+    "Darcy",
+    "GaussianRandomField",
+    "Helmholtz",
+    "Poisson",
+    "PoissonDirections",
+    "Problem",
+    "solve_diffusion",
+]

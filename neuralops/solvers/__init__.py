@@ -1,10 +1,13 @@
 """Inverting operators: elliptic operators on grids, direct and iterative solvers, honest reports."""
 
+from neuralops.solvers.deep_conjugate_direction import DeepConjugateDirection
 from neuralops.solvers.diffusion import Diffusion
+from neuralops.solvers.direction_losses import angle_loss, energy_loss, one_step_loss
 from neuralops.solvers.fast_poisson import FastPoisson
 from neuralops.solvers.flexible import FlexibleCG
 from neuralops.solvers.inverse import Inverse
 from neuralops.solvers.krylov import CG
+from neuralops.solvers.lanczos import LanczosBasis, lanczos, ritz_pairs
 from neuralops.solvers.linear_solve import solve
 from neuralops.solvers.multigrid import Multigrid
 from neuralops.solvers.null_space import NullSpace
@@ -15,17 +18,24 @@ from neuralops.solvers.solution import DerivativeWarning, Result, Solution
 __all__ = [
     "CG",
     "Chebyshev",
+    "DeepConjugateDirection",
     "DerivativeWarning",
     "Diffusion",
     "FastPoisson",
     "FlexibleCG",
     "Inverse",
     "Jacobi",
+    "LanczosBasis",
     "Multigrid",
     "NullSpace",
     "Refinement",
     "Result",
     "Scaled",
     "Solution",
+    "angle_loss",
+    "energy_loss",
+    "lanczos",
+    "one_step_loss",
+    "ritz_pairs",
     "solve",
 ]

@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array
 
+from neuralops.solvers.directions import Directions, no_directions, orthogonalised, remember, search, stepped
 from neuralops.solvers.iteration import (
     RUNNING,
     Step,
@@ -28,12 +28,9 @@ POOR = 0.1  # the standard that a first answer is held to
 
 
 class _Memory(NamedTuple):
-    """The last directions d and their images A d, kept along a leading axis of `memory` slots."""
+    """The directions kept, and what tells a poor answer."""
 
-    directions: Any
-    images: Any
-    weights: Array  # 1 / (d . A d), 0 for an empty slot
-    kept: Array  # directions since the last restart
+    kept: Directions
     sharpest: Array  # the largest eigenvalue of A seen so far, from below
     standard: Array  # what the last step along the residual gained, relative to what steepest descent is sure to gain
     plain: Array  # whether the next direction is to be made from the residual itself
@@ -100,61 +97,33 @@ class FlexibleCG(AbstractMethod):
         epsilon = float(jnp.finfo(jax.tree.leaves(system.b)[0].dtype).eps)
 
         def begin(r: Any, dtype: Any) -> _Memory:
-            empty = jax.tree.map(lambda leaf: jnp.zeros((self.memory, *leaf.shape), leaf.dtype), r)
-            weights = jnp.zeros((self.memory,), dtype)
-            return _Memory(
-                empty, empty, weights, jnp.zeros((), jnp.int32), weights[0], weights[0] + POOR, jnp.zeros((), bool)
-            )
+            nothing = jnp.zeros((), dtype)
+            return _Memory(no_directions(self.memory, r, dtype), nothing, nothing + POOR, jnp.zeros((), bool))
 
         def step(at: Step) -> Step:
-            kept: _Memory = at.memory
+            memory: _Memory = at.memory
             z = at.r
             if self.preconditioner is not None:
-                z = select(kept.plain, at.r, apply("preconditioner", self.preconditioner, at.r))
-            coefficients = kept.weights * dot.stacked(kept.images, z)
-            d = jax.tree.map(
-                lambda v, stack: v - jnp.tensordot(coefficients.astype(v.dtype), stack, 1, precision="highest"),
-                z,
-                kept.directions,
-            )
-            q = A(d)
-            curvature, slope, length, width = dot.many([(d, q), (d, at.r), (d, d), (q, q)])
-            floor = epsilon * jnp.sqrt(length * width)
-            finite = jnp.isfinite(curvature) & jnp.isfinite(slope)
-            usable = finite & (curvature > floor) & (slope != 0)
-            alpha = jnp.where(usable, slope / curvature, 0)
-            # A direction that is not used must not touch anything, NaN least of all.
-            x = jax.tree.map(lambda u, v: u + jnp.where(usable, alpha.astype(u.dtype) * v, 0), at.x, d)
-            r = jax.tree.map(lambda u, v: u - jnp.where(usable, alpha.astype(u.dtype) * v, 0), at.r, q)
+                z = select(memory.plain, at.r, apply("preconditioner", self.preconditioner, at.r))
+            found = search(A, orthogonalised(memory.kept, z, dot), at.r, dot)
+            x, r = stepped(found, at.x, found.d), stepped(found, at.r, found.q, -1)
 
             # Steepest descent gains r.r / (largest eigenvalue) of the squared energy error at least, and the largest
             # eigenvalue is bounded from below by d . A^2 d / d . A d.
-            sharpest = jnp.where(usable, jnp.maximum(kept.sharpest, width / curvature), kept.sharpest)
-            gain = slope * alpha * sharpest / at.squared
-            poor, standard = ~usable, kept.standard
+            sharpest = jnp.where(found.usable, jnp.maximum(memory.sharpest, found.sharpness), memory.sharpest)
+            gain = found.slope * found.alpha * sharpest / at.squared
+            poor, standard = ~found.usable, memory.standard
             if self.preconditioner is not None:
-                poor = poor | (~kept.plain & (gain < standard))
-                standard = jnp.where(kept.plain & usable, jnp.maximum(gain, POOR), standard)
+                poor = poor | (~memory.plain & (gain < standard))
+                standard = jnp.where(memory.plain & found.usable, jnp.maximum(gain, POOR), standard)
 
             # Rounding aside, negative curvature shows that A is indefinite, whoever proposed the direction.
-            indefinite = finite & (curvature < -np.sqrt(epsilon) * jnp.sqrt(length * width))
-            last = jnp.asarray(True) if self.preconditioner is None else kept.plain
-            ends = ~usable & (last | indefinite)
-            code = jnp.where(ends, jnp.where(finite, Result.breakdown, Result.nonfinite), RUNNING).astype(jnp.int32)
-
-            slot = kept.kept % self.memory
-            keep = lambda stack, v: lax.dynamic_update_index_in_dim(
-                stack, jnp.where(usable, v, lax.dynamic_index_in_dim(stack, slot, keepdims=False)), slot, 0
-            )
-            memory = _Memory(
-                jax.tree.map(keep, kept.directions, d),
-                jax.tree.map(keep, kept.images, q),
-                jnp.where(usable, kept.weights.at[slot].set(1 / curvature), kept.weights),
-                kept.kept + usable,
-                sharpest,
-                standard,
-                poor,
-            )
-            return Step(x, r, dot(r, r), memory, code, poor)
+            indefinite = found.finite & (found.cosine < -np.sqrt(epsilon))
+            last = jnp.asarray(True) if self.preconditioner is None else memory.plain
+            ends = ~found.usable & (last | indefinite)
+            ended = jnp.where(found.finite, Result.breakdown, Result.nonfinite)
+            code = jnp.where(ends, ended, RUNNING).astype(jnp.int32)
+            after = _Memory(remember(memory.kept, found), sharpest, standard, poor)
+            return Step(x, r, dot(r, r), after, code, poor)
 
         return iterate(system._replace(dot=dot), self, begin, step)

@@ -36,8 +36,8 @@ GROWTH = 10.0  # last over smallest residual above which a solve cut short retur
 class Step(NamedTuple):
     """Where a method stands after a step: iterate, recursed residual, its squared norm, the method's own memory.
 
-    `code` is `RUNNING`, or how the solve ends; a last step is not taken. `rejected` marks a step that found no usable
-    direction and left the iterate where it was, though the method goes on.
+    `code` is `RUNNING`, or how the solve ends; a last step is not taken. `rejected` marks a step whose proposed
+    direction was of no use, though the method goes on.
     """
 
     x: Any

@@ -160,6 +160,7 @@ def _solve(A: Any, b: Any, method: AbstractMethod, x0: Any, null_space: Any, war
             norm=norm,
             unit=jnp.where(own, unit, jnp.inf),
             dot=dot,
+            null_space=null_space,
         )
         out = jax.tree.unflatten(kind, numbers).run(system)
         x, residual, result = out.x, out.residual, out.result

@@ -15,6 +15,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
+from neuralops.solvers.null_space import NullSpace
 from neuralops.solvers.vectors import Dot
 
 __all__ = [
@@ -62,7 +63,8 @@ class Solution(eqx.Module):
     - `residual_norm`: the true relative residual ||b - A x|| / ||b|| in the 2-norm, recomputed from
       `value` (0 when b = 0).
     - `history`: relative residuals after 0, 1, ... steps, of fixed length and padded with NaN, or `None`.
-    - `num_rejected`: steps in which `FlexibleCG` found the preconditioner's direction unusable, int32.
+    - `num_rejected`: steps in which `FlexibleCG` or `DeepConjugateDirection` found the proposed direction unusable,
+      int32.
 
     Under `jax.vmap` every attribute has the batch axis in front.
     """
@@ -92,7 +94,7 @@ class System(NamedTuple):
     `norm` is the 2-norm of the right-hand side that relative tolerances refer to. `unit` is what was divided
     out, so absolute tolerances are divided by it too; it is infinite in the systems of derivatives, whose
     units are others. `dot` is the inner product, and a method forms no other sum over entries: vectors, which
-    are pytrees, may be spread over devices.
+    are pytrees, may be spread over devices. `null_space` is that of a singular operator, as far as it is known.
     """
 
     matvec: Any
@@ -101,6 +103,7 @@ class System(NamedTuple):
     norm: Array
     unit: Array
     dot: Dot
+    null_space: NullSpace | None = None
 
 
 class Outcome(NamedTuple):
