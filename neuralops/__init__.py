@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from neuralops.models import FNO as FNO
     from neuralops.models import DirectionNet as DirectionNet
     from neuralops.models import MgNO as MgNO
+    from neuralops.models import MultigridDirection as MultigridDirection
     from neuralops.operator import AbstractOperator as AbstractOperator
     from neuralops.operator import Operator as Operator
     from neuralops.operator import as_operator as as_operator
@@ -63,7 +64,7 @@ _ROOMS = [
 _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
-    "models": "DirectionNet FNO MgNO",
+    "models": "DirectionNet FNO MgNO MultigridDirection",
     "operator": "AbstractOperator Operator as_operator as_pair",
     "solvers": "CG DeepConjugateDirection Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
     "training": "DivergedError History evaluate fit",

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 
 from neuralops import transforms
 from neuralops.grid import Grid
+from neuralops.solvers.direction_losses import angle_loss, energy_loss, one_step_loss
 
 Field = Float[Array, "channels *grid"]
 EPS = 1e-12  # far below the rounding of a float32 field of size 1e-4, so it moves no ordinary result
@@ -194,6 +195,25 @@ def l2(**options: Any) -> Bound:
 def fourier_h1(**options: Any) -> Bound:
     """`relative_fourier_h1` with the options filled in, ready for `fit`."""
     return Bound(relative_fourier_h1, **options)
+
+
+def one_step(A: Any) -> Bound:
+    """`solvers.one_step_loss` for `fit`: the prediction is the direction, the target the right-hand side itself."""
+    return Bound(_of_direction, A=A, loss=one_step_loss)
+
+
+def energy(A: Any) -> Bound:
+    """`solvers.energy_loss` for `fit`: the prediction is the direction, the target the solution."""
+    return Bound(_of_direction, A=A, loss=energy_loss)
+
+
+def angle(A: Any) -> Bound:
+    """`solvers.angle_loss` for `fit`: the prediction is the direction, the target the solution."""
+    return Bound(_of_direction, A=A, loss=angle_loss)
+
+
+def _of_direction(prediction: Field, target: Field, *, A: Any, loss: Callable[..., Array]) -> Array:
+    return loss(A, target, prediction)
 
 
 def _frozen(option: Any) -> Any:

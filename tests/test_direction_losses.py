@@ -39,7 +39,7 @@ def test_one_step_loss_is_the_residual_after_one_step(case):
 
 
 def test_energy_losses(case):
-    A, b, g, x = case
+    A, _, g, x = case
     matrix = np.asarray(A.as_matrix())
     size = lambda v: np.sqrt(np.ravel(v) @ matrix @ np.ravel(v))
     np.testing.assert_allclose(energy_loss(A, x, g), size(g - x) / size(x), rtol=1e-12)
@@ -63,6 +63,6 @@ def test_gradients_by_finite_differences(case, loss):
 
 
 def test_gradients_at_exact_answers_are_finite(case):
-    A, b, g, x = case
+    A, b, _, x = case
     for loss, given in ((energy_loss, x), (angle_loss, x), (one_step_loss, b), (angle_loss, 0 * x)):
         assert np.isfinite(jax.grad(loss, 2)(A, given, x)).all()

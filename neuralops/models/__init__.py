@@ -3,5 +3,6 @@
 from neuralops.models.direction import DirectionNet as DirectionNet
 from neuralops.models.fno import FNO as FNO
 from neuralops.models.mgno import MgNO as MgNO
+from neuralops.models.multigrid_direction import MultigridDirection as MultigridDirection
 
-__all__ = ["FNO", "DirectionNet", "MgNO"]
+__all__ = ["FNO", "DirectionNet", "MgNO", "MultigridDirection"]

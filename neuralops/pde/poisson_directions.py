@@ -41,8 +41,8 @@ class PoissonDirections(Problem):
     `modes="ritz"` is the paper's recipe: q_j are the Ritz vectors of m Lanczos steps from A z, with z drawn from
     N(0, 1) by `seed`, less those with an eigenvalue below 1e-8 of the largest. The constructor computes them in float64
     and the problem holds them: twice m fields of memory while it works, m fields after. It takes a `mask`. One thing is
-    added: null vectors are kept out at every step, for rounding brings them in, and for some steps before their Ritz
-    value is recognised as zero they contaminate the lowest modes.
+    added: null vectors are kept out at every step. Rounding brings them in, and before their Ritz value is recognised
+    as zero they spoil modes (on 12 x 11 cells after 87 steps a retained one was to 85 % the constant).
 
     `modes="exact"` takes m exact eigenvectors (cosines, sines, Fourier modes) and costs one transform per sample, at
     any size. A deviation from the paper. Which ones: Ritz values of a random start lie like Chebyshev points over the

@@ -53,8 +53,8 @@ class DeepConjugateDirection(AbstractMethod):
     The 2-norm of the residual, on which the solve stops, may grow in between.
 
     With the identity as network the iterates are those of CG, with a fixed symmetric positive definite map those of
-    preconditioned CG, with any multiple of the inverse the solve takes one step. Compared with `FlexibleCG`, which takes
-    any map too, the residual is normalised and recomputed, and a poor answer that does no harm is not rejected.
+    preconditioned CG, with any multiple of the inverse the solve takes one step. `FlexibleCG` takes any map too; here
+    the residual is normalised and recomputed, and a poor answer that does no harm is not rejected.
 
     On a singular operator that knows its null space (walls of Neumann type, points outside a mask) the answer is first
     freed of it: zero mean on each component, zero outside.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,8 +14,9 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from neuralops.operator import AbstractOperator, Envelope
+from neuralops.operator import AbstractOperator, Envelope, as_operator
 from neuralops.solvers.coarsening import Line, coarse_faces, coarsened
+from neuralops.solvers.learned_levels import Corrections, channel_counts, corrected, features
 from neuralops.solvers.smoothers import Stencil, chebyshev, colour_of, jacobi, red_black
 from neuralops.solvers.stencil import gather_faces, gather_field, outflow, own_block
 from neuralops.solvers.sublattice import Parts, merge, split
@@ -62,6 +64,11 @@ class Multigrid(AbstractOperator):
       are coarsened, until the others have caught up (mesh widths are accounted for without it).
     - `symmetric`: see above.
     - `dtype`: precision of the cycle; `"float32"` inside a float64 solve costs no accuracy and about half the time.
+    - `learned`: a network that corrects coarse conductances, interpolation and relaxation of every level, from the
+      conductances there (`learned_levels.py`): a map from fields to fields with the channels of `learned_channels`,
+      commonly a `models.MultigridDirection`. It runs once, when the cycle is built; gradients flow through to its
+      parameters. Zeros are the classical cycle. With `symmetric=True` (and then `pre` = `post`) the cycle is symmetric
+      positive definite whatever the network returns. For V cycles with the red-black smoother.
 
     Grid-locked. Fields may have leading axes.
 
@@ -77,12 +84,14 @@ class Multigrid(AbstractOperator):
     anisotropy: tuple[float, ...] | None = eqx.field(static=True)
     symmetric: bool = eqx.field(static=True)
     dtype: str | None = eqx.field(static=True)
+    learned: Any
     levels: tuple[Stencil, ...]
+    corrections: tuple[Corrections | None, ...]  # per level; None is classical
     coarsest: Float[Array, "points points"]
     coarse_axes: tuple[tuple[int, ...], ...] = eqx.field(static=True)  # per level, the axes that it coarsens
     gather_depth: int | None = eqx.field(static=True)  # the first level that every device holds whole
 
-    derived = ("levels", "coarsest", "coarse_axes", "gather_depth")
+    derived = ("levels", "corrections", "coarsest", "coarse_axes", "gather_depth")
 
     def __init__(
         self,
@@ -96,6 +105,7 @@ class Multigrid(AbstractOperator):
         anisotropy: Sequence[float] | None = None,
         symmetric: bool = True,
         dtype: str | None = None,
+        learned: Any = None,
     ):
         if not hasattr(A, "all_faces"):
             raise ValueError(
@@ -119,10 +129,14 @@ class Multigrid(AbstractOperator):
         self.A, self.pre, self.post, self.smoother, self.cycle = A, int(pre), int(post), smoother, cycle
         self.coarsening, self.symmetric, self.dtype = coarsening, bool(symmetric), dtype
         self.anisotropy = _check_anisotropy(anisotropy, A.grid.ndim)
+        self.learned = None if learned is None else as_operator(learned)
 
         faces = [lax.stop_gradient(c if dtype is None else c.astype(dtype)) for c in A.all_faces()]
         lines = _lines(A, coarsening or ("cells" if "cell" in A.grid.centering else "nodes"))
+        if learned is not None:
+            _check_learned(self, lines)
         levels: list[Stencil] = []
+        corrections: list[Corrections | None] = []
         coarse_axes: list[tuple[int, ...]] = []
         self.gather_depth = None
         while True:
@@ -140,9 +154,29 @@ class Multigrid(AbstractOperator):
             coarse_axes.append(axes)
             coarse = tuple(coarsened(line) or line if a in axes else line for a, line in enumerate(lines))
             faces = [coarse_faces(c, lines, coarse, axis) for axis, c in enumerate(faces)]
+            corrections.append(None)
+            if learned is not None and len(axes) == len(lines):  # levels that coarsen some axes only stay classical
+                sweeps = (self.pre, self.post)
+                out = _answer(self.learned, levels[-1], self._channels(lines[0].coarsening))
+                corrections[-1], faces = corrected(out, levels[-1], coarse, faces, sweeps, self.symmetric)
             lines = coarse
-        self.levels, self.coarse_axes = tuple(levels), tuple(coarse_axes)
-        self.coarsest = _generalised_inverse(lines, faces)
+        self.levels, self.corrections, self.coarse_axes = tuple(levels), tuple(corrections), tuple(coarse_axes)
+        self.coarsest = _generalised_inverse(lines, faces, learned is not None)
+
+    @staticmethod
+    def learned_channels(
+        ndim: int = 2,
+        *,
+        pre: int = 1,
+        post: int = 1,
+        coarsening: Literal["cells", "nodes"] = "nodes",
+        symmetric: bool = True,
+    ) -> tuple[int, int]:
+        """How many channels a network for `learned` takes and returns; they follow from these arguments alone."""
+        return channel_counts(ndim, coarsening == "nodes", pre, post, symmetric)
+
+    def _channels(self, coarsening: str) -> tuple[int, int]:
+        return channel_counts(self.A.grid.ndim, coarsening == "nodes", self.pre, self.post, self.symmetric)
 
     @property
     def envelope(self) -> Envelope:
@@ -184,21 +218,30 @@ class Multigrid(AbstractOperator):
         return x + self._once(depth, residual, cycle)
 
     def _once(self, depth: int, b: Array, cycle: str) -> Array:
-        stencil, axes = self.levels[depth], range(b.ndim)
-        transfer = Transfer(stencil, self.coarse_axes[depth])
+        stencil, axes, learned = self.levels[depth], range(b.ndim), self.corrections[depth]
+        transfer = Transfer(learned.transfer if learned else stencil, self.coarse_axes[depth])
         scaled = stencil.scaled(split(b, axes))
-        x = self._smooth(stencil, None, scaled, self.pre, reverse=False)
+        x = self._smooth(stencil, None, scaled, self.pre, False, learned.before if learned else ())
         # Black points have just been solved for: nothing is left there, unless two of them are neighbours.
         paired = any(line.periodic and line.local_points % 2 for line in stencil.lines)
         settled = self.smoother == "red_black" and self.pre > 0 and not paired
         r = {p: stencil.residual(x, scaled, p) for p in x if not (settled and colour_of(p) == 1)}
         correction = transfer.prolong(self._solve(depth + 1, transfer.restrict(r), cycle))
         x = {p: v + correction[p] for p, v in x.items()}
-        return merge(self._smooth(stencil, x, scaled, self.post, reverse=self.symmetric), axes)
+        x = self._smooth(stencil, x, scaled, self.post, self.symmetric, learned.after if learned else ())
+        return merge(x, axes)
 
-    def _smooth(self, stencil: Stencil, x: Parts | None, scaled: Parts, sweeps: int, reverse: bool) -> Parts:
+    def _smooth(
+        self,
+        stencil: Stencil,
+        x: Parts | None,
+        scaled: Parts,
+        sweeps: int,
+        reverse: bool,
+        relaxations: tuple[Parts | None, ...],
+    ) -> Parts:
         if self.smoother == "red_black":
-            return red_black(stencil, x, scaled, ((1, 0) if reverse else (0, 1)) * sweeps)
+            return red_black(stencil, x, scaled, ((1, 0) if reverse else (0, 1)) * sweeps, relaxations)
         return (jacobi if self.smoother == "jacobi" else chebyshev)(stencil, x, scaled, sweeps)
 
 
@@ -211,6 +254,35 @@ def _check_anisotropy(anisotropy: Sequence[float] | None, ndim: int) -> tuple[fl
             "strength of the coefficient along each."
         )
     return tuple(float(v) for v in anisotropy)
+
+
+def _check_learned(M: Multigrid, lines: Sequence[Line]) -> None:
+    for name, came, wanted in (("smoother", M.smoother, "red_black"), ("cycle", M.cycle, "V")):
+        if came != wanted:
+            raise ValueError(f"{name}: expected {wanted!r} with learned, got {came!r}; leave it out.")
+    if M.symmetric and M.pre != M.post:
+        raise ValueError(
+            f"post: expected {M.pre}, as many sweeps as before the correction, got {M.post}; a learned cycle is symmetric "
+            "only so: use post=pre, or symmetric=False with FlexibleCG."
+        )
+    if any(line.mesh_axis for line in lines):
+        raise ValueError(
+            "learned: expected a grid held by one device, got one divided over a mesh axis; build it without learned."
+        )
+
+
+def _answer(learned: Any, level: Stencil, counts: tuple[int, int]) -> Array:
+    """What the network returns for a level, computed in the precision of its parameters."""
+    u = features(level)
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(learned)]
+    out = learned(u.astype(jnp.result_type(*dtypes)) if dtypes else u)
+    wanted = (counts[1], *u.shape[1:])
+    if out.shape != wanted:
+        raise ValueError(
+            f"learned: expected a map from {u.shape} to {wanted}, got {out.shape}; make the network with the channels "
+            f"{counts} of Multigrid.learned_channels(...)."
+        )
+    return out.astype(level.dtype)
 
 
 def _lines(A: Any, kind: str) -> tuple[Line, ...]:
@@ -243,9 +315,16 @@ def _strong_axes(lines: Sequence[Line], anisotropy: tuple[float, ...] | None) ->
     return tuple(a for a, s in strength.items() if s >= STRONG * top)
 
 
-def _generalised_inverse(lines: Sequence[Line], faces: Sequence[Array]) -> Array:
+def _generalised_inverse(lines: Sequence[Line], faces: Sequence[Array], learned: bool) -> Array:
     shape = tuple(line.num_points for line in lines)
     n = math.prod(shape)
     basis = jnp.eye(n, dtype=faces[0].dtype).reshape(n, *shape)
     matrix = outflow(basis, faces, [line.periodic for line in lines]).reshape(n, n)
-    return jnp.linalg.pinv(matrix, hermitian=True, rtol=n * 10 * float(jnp.finfo(matrix.dtype).eps))
+    eps = float(jnp.finfo(matrix.dtype).eps)
+    inverse = lax.stop_gradient(jnp.linalg.pinv(lax.stop_gradient(matrix), hermitian=True, rtol=n * 10 * eps))
+    if not learned:
+        return inverse
+    # The derivative of an inverse, without that of its eigenvectors, which equal eigenvalues spoil. The null space
+    # does not move.
+    step = functools.partial(jnp.matmul, precision="highest")
+    return inverse - step(step(inverse, matrix - lax.stop_gradient(matrix)), inverse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -72,13 +73,24 @@ def colour_of(p: Parity) -> int:
     return sum(p) % 2
 
 
-def red_black(stencil: Stencil, x: Parts | None, b: Parts, colours: tuple[int, ...]) -> Parts:
-    """Half sweeps of Gauss-Seidel in the given order of colours; `b` is scaled, `x=None` means zero."""
-    for colour in colours:
+def red_black(
+    stencil: Stencil,
+    x: Parts | None,
+    b: Parts,
+    colours: tuple[int, ...],
+    relaxations: Sequence[Parts | None] = (),
+) -> Parts:
+    """Half sweeps of Gauss-Seidel in the given order of colours; `b` is scaled, `x=None` means zero.
+
+    `relaxations` are factors of the change at every point, per half sweep; `None` is 1.
+    """
+    for colour, factors in itertools.zip_longest(colours, relaxations):
         if x is None:
             x = {p: v if colour_of(p) == colour else jnp.zeros_like(v) for p, v in b.items()}
-        else:
-            x = {p: stencil.update(x, b, p) if colour_of(p) == colour else v for p, v in x.items()}
+            x = x if factors is None else {p: factors[p] * v if p in factors else v for p, v in x.items()}
+            continue
+        new = {p: stencil.update(x, b, p) if colour_of(p) == colour else v for p, v in x.items()}
+        x = new if factors is None else {p: x[p] + factors[p] * (v - x[p]) if p in factors else v for p, v in new.items()}
     return _zeros(b) if x is None else x
 
 

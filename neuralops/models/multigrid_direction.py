@@ -1,0 +1,126 @@
+"""The network that corrects a classical multigrid cycle: where it starts, it is that cycle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from neuralops.nn.convolution import convolve
+from neuralops.nn.layer import AbstractLayer
+from neuralops.nn.pointwise import Linear, activation_named, check_count
+from neuralops.operator import Envelope
+
+__all__ = ["MultigridDirection"]
+
+
+class MultigridDirection(AbstractLayer):
+    """A small convolutional network for the `learned` argument of `Multigrid`.
+
+    ```python
+    channels = no.Multigrid.learned_channels(ndim=2, pre=2, post=2)
+    network = no.MultigridDirection(*channels, ndim=2, key=key)  # the classical cycle, exactly
+    M = no.Multigrid(A, coarsening="nodes", pre=2, post=2, learned=network)
+    no.solve(A, b, no.CG(1e-6, preconditioner=M))
+    ```
+
+    One network serves all levels of all sizes: it reads the conductances of a level point by point and returns
+    logarithms of factors, for the conductances of the next level, the interpolation and the relaxation. Its last
+    layer starts at zero, so that all factors are 1. The cycle stays linear, and symmetric positive definite, whatever
+    the parameters; a solve with `CG` is therefore right with any of them, and only the number of steps is learned. It
+    acts when the cycle is built; a step of the solve costs what it did.
+
+    Trained by `solvers.energy_decay` on problems of the family it is meant for (`examples/learned_multigrid.py`).
+
+    With h_0 the convolution of the input with kernels of three taps per axis, and h_i = h_(i-1) + activation(K_i h_(i-1))
+    with more of these for i below `n_spatial` and pointwise maps after, the output is W h_n, W zero at the start.
+
+    **Arguments:**
+
+    - `in_channels`, `out_channels`: see `Multigrid.learned_channels`.
+    - `hidden_channels`: the width.
+    - `n_layers`: hidden layers after the first; `n_spatial` of all layers look at neighbours, the others at one point.
+    - `ndim`: space dimensions.
+    - `boundary`: per axis or for all; only whether it is `"periodic"` matters: there neighbours wrap around.
+    - `activation`: by name.
+    - `key`: for the initial values.
+
+    Input `(in_channels, *grid)`, output `(out_channels, *grid)`, any grid. Refinement: *spacing-locked*.
+
+    **Raises:** `ValueError` on arguments outside the above, and on fields of wrong rank, channels or dtype.
+    """
+
+    kernels: tuple[Float[Array, "*taps width width"], ...]
+    biases: tuple[Float[Array, " width"], ...]
+    last: Linear
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
+    hidden_channels: int = eqx.field(static=True)
+    n_layers: int = eqx.field(static=True)
+    n_spatial: int = eqx.field(static=True)
+    ndim: int = eqx.field(static=True)
+    boundary: str | tuple[str, ...] = eqx.field(static=True)
+    activation: str = eqx.field(static=True)
+
+    derived = ("kernels", "biases", "last")
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden_channels: int = 48,
+        *,
+        n_layers: int = 2,
+        n_spatial: int = 2,
+        ndim: int = 2,
+        boundary: str | Sequence[str] = "dirichlet",
+        activation: str = "gelu",
+        key: Array,
+    ) -> None:
+        self.in_channels = check_count(in_channels, "in_channels")
+        self.out_channels = check_count(out_channels, "out_channels")
+        self.hidden_channels = check_count(hidden_channels, "hidden_channels")
+        self.n_layers, self.n_spatial = check_count(n_layers, "n_layers", 0), check_count(n_spatial, "n_spatial")
+        self.ndim, self.activation = check_count(ndim, "ndim"), activation
+        if ndim > 3:
+            raise ValueError(f"ndim: expected 1, 2 or 3, got {ndim}; networks on more dimensions are not there.")
+        if n_spatial > n_layers + 1:
+            raise ValueError(
+                f"n_spatial: expected at most n_layers + 1 = {n_layers + 1}, got {n_spatial}; add layers or take fewer."
+            )
+        activation_named(activation)
+        self.boundary = boundary if isinstance(boundary, str) else tuple(boundary)
+        words = (boundary,) * ndim if isinstance(boundary, str) else tuple(boundary)
+        if len(words) != ndim or any(word not in ("periodic", "dirichlet", "neumann") for word in words):
+            raise ValueError(
+                f"boundary: expected 'periodic', 'dirichlet' or 'neumann', or one of these per axis ({ndim}), got "
+                f"{boundary!r}; use boundary='dirichlet'."
+            )
+        kernels = []
+        for i, layer_key in enumerate(jax.random.split(key, n_layers + 1)):
+            taps = (3,) * ndim if i < n_spatial else ()
+            fan_in = math.prod(taps) * (hidden_channels if i else in_channels)
+            shape = (*taps, hidden_channels if i else in_channels, hidden_channels)
+            kernels.append(jax.random.normal(layer_key, shape) / math.sqrt(fan_in))
+        self.kernels, self.biases = tuple(kernels), tuple(jnp.zeros(hidden_channels) for _ in kernels)
+        self.last = jax.tree.map(jnp.zeros_like, Linear(hidden_channels, out_channels, key=key))
+
+    @property
+    def envelope(self) -> Envelope:
+        return Envelope(ndim=(self.ndim,), boundary=("periodic", "dirichlet", "neumann"), refinement="spacing-locked")
+
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels_out"]:
+        act: Any = activation_named(self.activation)
+        words = (self.boundary,) * self.ndim if isinstance(self.boundary, str) else self.boundary
+        ghosts = [("wrap", "wrap") if word == "periodic" else ("zero", "zero") for word in words]
+        h = None
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            v = u if h is None else h
+            v = act((convolve(v, kernel, ghosts) if kernel.ndim > 2 else v @ kernel) + bias)
+            h = v if h is None else h + v
+        return self.last.channels_last(h)
