@@ -52,7 +52,7 @@ def textbook(matrix, b, propose, memory, count):
     for _ in range(count):
         r = b - matrix @ x
         q = propose(r / np.linalg.norm(r))
-        d = q - sum((p * (q @ w) / a for p, w, a in slots), np.zeros_like(q))
+        d = q - sum([p * (q @ w) / a for p, w, a in slots])
         w = matrix @ d
         slots = [*slots, (d, w, d @ w)][-memory:] if memory else []
         x = x + d * (d @ r) / (d @ w)
@@ -80,8 +80,8 @@ def test_identity_is_cg(x64, memory):
 
 def test_without_memory_it_is_steepest_descent(case):
     A, b = case
-    x = np.zeros(b.shape)
-    for u in iterates(A, b, lambda **k: DeepConjugateDirection(lambda r: r, 0.0, memory=0, **k), 5)[1:]:
+    x, identity = np.zeros(b.shape), lambda v: v
+    for u in iterates(A, b, lambda **k: DeepConjugateDirection(identity, 0.0, memory=0, **k), 5)[1:]:
         r = b - A(jnp.asarray(x))
         x = x + r * jnp.vdot(r, r) / jnp.vdot(r, A(r))
         np.testing.assert_allclose(u, x, rtol=0, atol=1e-13 * np.abs(x).max())
@@ -210,10 +210,11 @@ def test_the_energy_falls_by_what_the_step_gains(x64):
 
 def test_neither_size_nor_sign_of_the_answer_matters(case):
     A, b = case
-    plain = iterates(A, b, lambda **k: DeepConjugateDirection(MIXED, 0.0, **k), 6)
+    six = lambda network: iterates(A, b, lambda **k: DeepConjugateDirection(network, 0.0, **k), 6)
+    plain = six(MIXED)
     for scale in (lambda r: 1e-30, lambda r: -1e25 * (1 + jnp.abs(r[0, 0]))):
         scaled = lambda r, scale=scale: scale(r) * MIXED(r[None].astype(jnp.float32))[0].astype(r.dtype)
-        for u, v in zip(plain, iterates(A, b, lambda **k: DeepConjugateDirection(scaled, 0.0, **k), 6), strict=True):
+        for u, v in zip(plain, six(scaled), strict=True):
             np.testing.assert_allclose(u, v, rtol=0, atol=1e-5 * max(np.abs(u).max(), 1e-300))
     base = solve(A, b, DeepConjugateDirection(FastPoisson(GRID), 1e-8))
     for power in (-12, 9):

@@ -5,8 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from neuralops import losses
 from neuralops.grid import Grid
-from neuralops.solvers import DeepConjugateDirection, Diffusion, angle_loss, energy_loss, one_step_loss, solve
+from neuralops.solvers import (
+    CG,
+    DeepConjugateDirection,
+    Diffusion,
+    FastPoisson,
+    angle_loss,
+    energy_loss,
+    one_step_loss,
+    solve,
+    visited_residual,
+)
 
 rng = np.random.default_rng(0)
 GRID = Grid((6, 7), boundary="dirichlet")
@@ -66,3 +77,29 @@ def test_gradients_at_exact_answers_are_finite(case):
     A, b, _, x = case
     for loss, given in ((energy_loss, x), (angle_loss, x), (one_step_loss, b), (angle_loss, 0 * x)):
         assert np.isfinite(jax.grad(loss, 2)(A, given, x)).all()
+
+
+def test_in_fit_the_target_is_what_the_loss_needs(case):
+    A, b, g, x = case
+    np.testing.assert_allclose(losses.one_step(A)(g, b), one_step_loss(A, b, g))
+    np.testing.assert_allclose(losses.energy(A)(g, x), energy_loss(A, x, g))
+    np.testing.assert_allclose(losses.angle(A)(g, x), angle_loss(A, x, g))
+    assert losses.angle(A) == losses.angle(A)
+    assert losses.angle(A) != losses.energy(A)
+
+
+def test_visited_residuals_are_those_of_the_method(case):
+    A, b, _, x = case
+    matrix, steps = np.asarray(A.as_matrix()), jnp.arange(5)
+    seen, at = jax.vmap(lambda k: visited_residual(A, b, CG(), k))(steps)
+    y, r = np.zeros(42), np.asarray(b).ravel()  # textbook CG
+    p = r
+    for k in range(5):
+        np.testing.assert_allclose(np.ravel(seen[k]), r / np.linalg.norm(r), atol=1e-10)
+        np.testing.assert_allclose(np.ravel(at[k]), y, atol=1e-10 * np.abs(x).max())
+        q = matrix @ p
+        alpha = (r @ r) / (p @ q)
+        y, rest = y + alpha * p, r - alpha * q
+        p, r = rest + (rest @ rest) / (r @ r) * p, rest
+    with pytest.raises(ValueError, match="method: expected an iterative method"):
+        visited_residual(A, b, FastPoisson(GRID), 1)

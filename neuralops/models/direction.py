@@ -86,8 +86,10 @@ class DirectionNet(AbstractLayer):
     centering: tuple[str, ...] = eqx.field(static=True)
     scaling: str | None = eqx.field(static=True)
     activation: str = eqx.field(static=True)
+    in_channels: int = eqx.field(static=True)
+    out_channels: int = eqx.field(static=True)
 
-    derived = ("first", "before", "coarse", "after", "weight", "bias")
+    derived = ("first", "before", "coarse", "after", "weight", "bias", "in_channels", "out_channels")
 
     def __init__(
         self,
@@ -117,6 +119,7 @@ class DirectionNet(AbstractLayer):
             if word not in CENTERINGS:
                 raise ValueError(f"centering: expected one of {CENTERINGS}, got {word!r}; use one of these words.")
         self.scaling, self.activation = scaling, activation
+        self.in_channels = self.out_channels = 1
         counts = [2 + 2 * self.pairs[0], 2 * self.pairs[1], 2 * self.pairs[2]]
         keys = iter(jax.random.split(key, 2 + sum(counts)))
         self.first = _Conv(ndim, 1, hidden_channels, next(keys))
@@ -143,14 +146,6 @@ class DirectionNet(AbstractLayer):
         if name not in _PAPER:
             raise ValueError(f"name: expected one of {sorted(_PAPER)}, got {name!r}; use one of these.")
         return cls(**{"pairs": _PAPER[name], **changes}, key=key)
-
-    @property
-    def in_channels(self) -> int:
-        return 1
-
-    @property
-    def out_channels(self) -> int:
-        return 1
 
     @property
     def envelope(self) -> Envelope:

@@ -14,6 +14,7 @@ from neuralops.solvers.null_space import NullSpace
 from neuralops.solvers.preconditioners import Chebyshev, Jacobi, Scaled
 from neuralops.solvers.refinement import Refinement
 from neuralops.solvers.solution import DerivativeWarning, Result, Solution
+from neuralops.solvers.visited import visited_residual
 
 __all__ = [
     "CG",
@@ -38,4 +39,5 @@ __all__ = [
     "one_step_loss",
     "ritz_pairs",
     "solve",
+    "visited_residual",
 ]
