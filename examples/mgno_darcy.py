@@ -26,7 +26,7 @@ from neuralops.data import Normalized, Normalizer, Samples
 from neuralops.schedules import one_cycle
 
 MEDIA = {"rough": {"values": (12.0, 2.0), "tau": 5.0}, "smooth": {"values": (12.0, 3.0), "tau": 3.0}}
-RATES = {"MgNO": 2e-3, "FNO": 3e-3}
+RATES = {"MgNO": 1.5e-3, "FNO": 3e-3}
 
 
 def parse() -> argparse.Namespace:
@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-train", type=int, default=300)
     parser.add_argument("--num-test", type=int, default=100)
     parser.add_argument("--num-epochs", type=int, default=12)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--hidden-channels", type=int, default=16, help="channels of the MgNO; published: 24")
     parser.add_argument("--n-layers", type=int, default=3, help="layers of the MgNO; published: 4 or 5")
     parser.add_argument("--fno-channels", type=int, default=32)

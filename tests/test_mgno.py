@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 import neuralops as no
 from neuralops.nn import MultigridConv
+from neuralops.nn.convolution import ghost_rule, refine
 
 HERE = Path(__file__).parent
 key = jax.random.key(5)
@@ -325,3 +326,30 @@ def test_checkpointing_changes_nothing():
     loss = lambda op: jnp.sum(op(u) ** 2)
     for a, b in zip(*(jax.tree.leaves(jax.jit(jax.grad(loss))(make(flag))) for flag in (False, True)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_coarse_levels_are_heard_from_the_start():
+    """What the four coarser of five levels add to the response to a smooth field: nothing to speak of with uniform
+    kernels, a fair share with transfers that start as interpolation."""
+    x = (np.arange(32) + 0.5) / 32
+    f = jnp.asarray(np.sin(np.pi * x)[:, None] * np.sin(np.pi * x) * np.ones((8, 1, 1)), jnp.float32)
+    shares = {}
+    for init in ("uniform", "interpolation"):
+        W = MultigridConv(8, 8, [(1, 0)] * 4 + [(2, 0)], centering="cell", init=init, key=jax.random.key(3))
+        fine = eqx.tree_at(lambda W: W.levels[1].prolongation, W, jnp.zeros_like(W.levels[1].prolongation))
+        shares[init] = float(jnp.linalg.norm(W(f) - fine(f)) / jnp.linalg.norm(W(f)))
+    assert shares["uniform"] < 0.05
+    assert shares["interpolation"] > 0.3
+
+
+def test_transfers_that_start_as_interpolation():
+    """They keep linear functions away from the walls, on nodes and on cells, up to the random share."""
+    for centering, taps in (("node", 3), ("cell", 4)):
+        W = MultigridConv(2, 2, [(1, 0), (1, 0)], ndim=1, centering=centering, up_taps=taps, key=jax.random.key(0))
+        V = MultigridConv(2, 2, [(1, 0), (1, 0)], ndim=1, centering=centering, up_taps=taps, init="uniform",
+                          key=jax.random.key(0))  # fmt: skip
+        level = jax.tree.map(lambda w, v: w - 0.3 * v, W.levels[0], V.levels[0])
+        # A coarse node is every second fine one, a coarse cell lies between its two.
+        coarse = jnp.stack([2 * jnp.arange(8.0) + (0.0 if centering == "node" else 0.5)] * 2, -1)
+        fine = refine(coarse, level.prolongation, [ghost_rule("neumann", centering)], "even", (16,))
+        np.testing.assert_allclose(fine[2:-3, 0], np.arange(16)[2:-3], atol=1e-5)

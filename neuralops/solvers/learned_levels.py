@@ -45,7 +45,7 @@ class Corrections(eqx.Module):
     **Attributes:**
 
     - `transfer`: the level with the conductances that weigh the interpolation.
-    - `before`, `after`: the relaxation in each half sweep, before and after the coarse correction; `None` is 1.
+    - `before`, `after`: what relaxation adds to the diagonal in each half sweep, before and after the coarse correction.
     """
 
     transfer: Stencil
@@ -92,18 +92,18 @@ def corrected(
     faces = [c * _factor(_coarse_logarithm(channel, coarse, axis)) for axis, c in enumerate(coarse_faces)]
     transfer = _leaning(channel, stencil) if lines[0].coarsening == "nodes" else stencil
 
-    def relaxation(colour: int) -> Parts | None:
+    def lag(colour: int) -> Parts | None:
         parts = {
-            p: 1 + RELAXATION * jnp.tanh(_from_blocks(next(channel), lines, p) / RELAXATION)
+            p: stencil.total(p, range(ndim)) * (1 / _relaxation(_from_blocks(next(channel), lines, p)) - 1)
             for p in parities(ndim)
             if colour_of(p) == colour
         }
-        # Where an odd periodic axis makes points of one colour neighbours, more than 1 could amplify.
+        # Where an odd periodic axis makes points of one colour neighbours, overrelaxation could amplify.
         return None if any(line.periodic and line.num_points % 2 for line in lines) else parts
 
-    before: list[Parts | None] = [relaxation(i % 2) for i in range(_learned_before(sweeps[0]))]
+    before: list[Parts | None] = [lag(i % 2) for i in range(_learned_before(sweeps[0]))]
     before += [None] * (2 * sweeps[0] - len(before))
-    after = before[::-1] if symmetric else [relaxation(i % 2) for i in range(2 * sweeps[1])]
+    after = before[::-1] if symmetric else [lag(i % 2) for i in range(2 * sweeps[1])]
     return Corrections(transfer, tuple(before), tuple(after)), faces
 
 
@@ -113,6 +113,10 @@ def _learned_before(pre: int) -> int:
 
 def _factor(logarithm: Array) -> Array:
     return jnp.exp(LARGEST * jnp.tanh(logarithm / LARGEST))
+
+
+def _relaxation(v: Array) -> Array:
+    return 1 + RELAXATION * jnp.tanh(v / RELAXATION)
 
 
 def _coarse_logarithm(channel: Iterator[Array], coarse: Sequence[Line], axis: int) -> Array:

@@ -238,10 +238,10 @@ class Multigrid(AbstractOperator):
         scaled: Parts,
         sweeps: int,
         reverse: bool,
-        relaxations: tuple[Parts | None, ...],
+        lags: tuple[Parts | None, ...],
     ) -> Parts:
         if self.smoother == "red_black":
-            return red_black(stencil, x, scaled, ((1, 0) if reverse else (0, 1)) * sweeps, relaxations)
+            return red_black(stencil, x, scaled, ((1, 0) if reverse else (0, 1)) * sweeps, lags)
         return (jacobi if self.smoother == "jacobi" else chebyshev)(stencil, x, scaled, sweeps)
 
 

@@ -40,7 +40,7 @@ class Stencil(eqx.Module):
 
     def divided(self, v: Array, p: Parity, axes: Iterable[int] | None = None) -> Array:
         """`v` over the diagonal (over its share from some axes) at the points of part `p`; zero where that vanishes."""
-        total = self._total(p, range(len(self.lines)) if axes is None else axes)
+        total = self.total(p, range(len(self.lines)) if axes is None else axes)
         return v / jnp.where(total > 0, total, jnp.inf)
 
     def scaled(self, b: Parts) -> Parts:
@@ -60,11 +60,23 @@ class Stencil(eqx.Module):
         """What the equations at the points of part `p` make of the neighbours: one Jacobi step."""
         return scaled[p] + self.divided(self.inflow(x, p), p)
 
+    def lagged(self, x: Parts | None, scaled: Parts, p: Parity, lag: Array | None) -> Array:
+        """The same with `lag` times the change added to the equations: relaxation by total / (total + lag).
+
+        One division at the end, as everywhere, so that it is not computed twice.
+        """
+        total = self.total(p, range(len(self.lines)))
+        right = total * scaled[p] if x is None else total * scaled[p] + self.inflow(x, p)
+        if lag is None:
+            return right / jnp.where(total > 0, total, jnp.inf)
+        return (right if x is None else right + lag * x[p]) / jnp.where(total > 0, total + lag, jnp.inf)
+
     def residual(self, x: Parts, scaled: Parts, p: Parity) -> Array:
         """b - A x at the points of part `p`."""
-        return self._total(p, range(len(self.lines))) * (scaled[p] - x[p]) + self.inflow(x, p)
+        return self.total(p, range(len(self.lines))) * (scaled[p] - x[p]) + self.inflow(x, p)
 
-    def _total(self, p: Parity, axes: Iterable[int]) -> Array:
+    def total(self, p: Parity, axes: Iterable[int]) -> Array:
+        """The diagonal, or its share from some axes."""
         pairs = [below_and_above(self.faces[a], p, a, self.lines[a]) for a in axes]
         return functools.reduce(jnp.add, [below + above for below, above in pairs])
 
@@ -78,19 +90,20 @@ def red_black(
     x: Parts | None,
     b: Parts,
     colours: tuple[int, ...],
-    relaxations: Sequence[Parts | None] = (),
+    lags: Sequence[Parts | None] = (),
 ) -> Parts:
     """Half sweeps of Gauss-Seidel in the given order of colours; `b` is scaled, `x=None` means zero.
 
-    `relaxations` are factors of the change at every point, per half sweep; `None` is 1.
+    `lags`, per half sweep, are added to the diagonal at every point, to its under- or (negative) overrelaxation.
     """
-    for colour, factors in itertools.zip_longest(colours, relaxations):
+    for colour, lag in itertools.zip_longest(colours, lags):
         if x is None:
-            x = {p: v if colour_of(p) == colour else jnp.zeros_like(v) for p, v in b.items()}
-            x = x if factors is None else {p: factors[p] * v if p in factors else v for p, v in x.items()}
-            continue
-        new = {p: stencil.update(x, b, p) if colour_of(p) == colour else v for p, v in x.items()}
-        x = new if factors is None else {p: x[p] + factors[p] * (v - x[p]) if p in factors else v for p, v in new.items()}
+            first = lambda v, p, lag=lag: v if lag is None else stencil.lagged(None, b, p, lag[p])
+            x = {p: first(v, p) if colour_of(p) == colour else jnp.zeros_like(v) for p, v in b.items()}
+        elif lags:
+            x = {p: stencil.lagged(x, b, p, lag[p] if lag else None) if colour_of(p) == colour else v for p, v in x.items()}
+        else:
+            x = {p: stencil.update(x, b, p) if colour_of(p) == colour else v for p, v in x.items()}
     return _zeros(b) if x is None else x
 
 
