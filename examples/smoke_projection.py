@@ -2,6 +2,8 @@
 
     python examples/smoke_projection.py               # simulate; under a minute on two cores
     python examples/smoke_projection.py --optimise    # and choose the stirring by gradients through the simulation
+    python examples/smoke_projection.py --num-points 64 --direction FILE   # pressure along learned directions: a file
+                                                      # saved by deep_conjugate_direction.py or learned_multigrid.py
 
 Velocities live on the faces of the cells, smoke and pressure at their centres. Every step carries smoke and velocity
 along, adds buoyancy, and makes the flow incompressible around the discs where they now are: one Poisson problem with
@@ -15,7 +17,7 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,7 @@ class Settings(NamedTuple):
     dt: float = 0.02
     rtol: float = 1e-4
     start: str = "previous"
+    direction: Any = None  # a trained network; hashed by identity, so its arrays become constants of the program
 
 
 class State(NamedTuple):
@@ -80,11 +83,19 @@ def project(settings: Settings, velocity: Pair, solid: Pair, opening: Pair, gues
     flow = [w * u + (1 - w) * s for w, u, s in zip(opening, velocity, solid, strict=True)]
     A = no.Diffusion(settings.grid, [w / d**2 for w, d in zip(opening, h, strict=True)])
     b = A.load(-divergence(flow, h))  # zero in cells without fluid
-    solution = no.solve(A, b, no.CG(settings.rtol, preconditioner=no.Multigrid(A)), x0=guess)
+    solution = no.solve(A, b, method(settings, A), x0=guess)
     flow = tuple(u - w * dp for u, w, dp in zip(flow, opening, gradient(solution.value, h), strict=True))
     after = A.load(-divergence(flow, h))
     report = Report(solution.num_steps, solution.result, jnp.max(jnp.abs(b)), jnp.max(jnp.abs(after)))
     return flow, solution.value, report
+
+
+def method(settings: Settings, A: no.Diffusion) -> Any:
+    """CG with a multigrid cycle, unless a trained network proposes the directions or corrects the cycle."""
+    network = settings.direction
+    if isinstance(network, no.DirectionNet):
+        return no.DeepConjugateDirection(network, settings.rtol)
+    return no.CG(settings.rtol, preconditioner=no.Multigrid(A, learned=network))
 
 
 def divergence(flow, h) -> Array:
@@ -359,6 +370,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--speed", type=float, default=1.5, help="angular speed of the discs")
     parser.add_argument("--rtol", type=float, help="of the pressure solve (default: 1e-4, with --float64 1e-8)")
     parser.add_argument("--start", choices=("zero", "previous", "extrapolated"), default="previous")
+    parser.add_argument("--direction", type=Path, help="a saved DirectionNet or MultigridDirection")
     parser.add_argument("--float64", action="store_true", help="simulate in double precision")
     parser.add_argument("--optimise", action="store_true", help="optimise the turning speed (in double precision)")
     parser.add_argument("--num-knots", type=int, default=8, help="speeds to optimise, spread over time")
@@ -376,7 +388,8 @@ def main() -> None:
     grid = no.Grid((points, points), boundary="neumann", centering="cell")
     double = args.float64 or args.optimise
     rtol = args.rtol or ((1e-11 if args.optimise else 1e-8) if double else 1e-4)
-    settings = Settings(grid, args.end / args.num_steps, rtol, args.start)
+    direction = None if args.direction is None else no.load(args.direction)
+    settings = Settings(grid, args.end / args.num_steps, rtol, args.start, direction)
     with jax.enable_x64(double):
         (optimise if args.optimise else run)(args, settings)
 

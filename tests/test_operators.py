@@ -33,6 +33,10 @@ EXAMPLES = {
         (VARIED, (1, 6, 7)),
         (no.Diffusion(BOX), (1, 6, 7)),
     ],
+    "DirectionNet": [
+        (no.DirectionNet((1, 1, 1), 4, ndim=2, key=key), (1, 6, 8)),
+        (no.DirectionNet((0, 1, 0), 3, ndim=3, boundary=WALLS, centering="cell", scaling="rms", key=key), (1, 4, 6, 2)),
+    ],
     "FNO": [
         (no.FNO((4,), 2, 1, 4, n_layers=2, key=key), (2, 9)),
         (no.FNO((4, 4), 1, 2, 4, n_layers=2, norm="group_norm", domain_padding=0.2, key=key), (1, 8, 7)),
