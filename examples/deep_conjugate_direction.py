@@ -149,10 +149,11 @@ def plot(net: Any, history: Any, curves: dict[int, dict[str, Any]], args: argpar
     sizes = (args.num_points, 4 * args.num_points)
     for ax, size in zip(axes[1], sizes, strict=False):
         for name, curve in curves[size].items():
-            ax.semilogy(curve[np.isfinite(curve)], color=COLOURS[name], label=name, marker="." if size < 0 else None)
+            ax.semilogy(curve[np.isfinite(curve)], color=COLOURS[name], label=name)
         ax.axhline(args.rtol, color="#cccccc", linewidth=0.8)
         ax.set(title=f"{size} x {size} cells", xlabel="step", ylabel="relative residual")
-        ax.set(ylim=(args.rtol / 10, 10))
+        ax.set(ylim=(args.rtol / 10, 10), xlim=(0, None))
+        ax.set_xscale("symlog", linthresh=10)
     axes[1, 0].legend(fontsize=8)
     axes[1, 2].plot(1 + np.arange(len(history.loss)), history.loss, color="#d1495b", marker=".")
     axes[1, 2].set(title="training", xlabel="epoch", ylabel="squared residual after one step", yscale="log")

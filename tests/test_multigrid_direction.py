@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,21 +16,20 @@ from neuralops.solvers import CG, Diffusion, FlexibleCG, Multigrid, solve
 from neuralops.solvers.direction_losses import angle_loss
 from neuralops.solvers.energy_decay import energy_decay
 from neuralops.solvers.learned_levels import features
-from neuralops.solvers.multigrid import _generalised_inverse, _lines
 
 WALLS = (("dirichlet", "neumann"), "periodic")
+slow = pytest.mark.slow
 GRIDS = [
-    (Grid((20, 18), boundary="dirichlet", centering="cell"), "nodes"),
-    (Grid((21, 18), boundary=WALLS, centering="cell"), "nodes"),
-    (Grid((19, 23), boundary="neumann"), "nodes"),
-    (Grid((18, 20), boundary=("periodic", "dirichlet")), "nodes"),
-    (Grid((21, 18), boundary=WALLS, centering="cell"), "cells"),
-    (Grid((100,), boundary="dirichlet"), "nodes"),
-    (Grid((9, 8, 7), boundary=("neumann", "dirichlet", "periodic")), "nodes"),
-    (Grid((15, 17), boundary="periodic"), "nodes"),  # points of one colour become neighbours
-    (Grid((15, 17), boundary="periodic", centering="cell"), "cells"),
+    (Grid((12, 11), boundary="dirichlet", centering="cell"), "nodes", 2),
+    (Grid((13, 12), boundary=WALLS, centering="cell"), "nodes", 1),
+    pytest.param(Grid((11, 15), boundary="neumann"), "nodes", 2, marks=slow),
+    pytest.param(Grid((18, 12), boundary=("periodic", "dirichlet")), "nodes", 2, marks=slow),
+    (Grid((13, 12), boundary=WALLS, centering="cell"), "cells", 2),
+    (Grid((100,), boundary="dirichlet"), "nodes", 2),
+    pytest.param(Grid((6, 5, 4), boundary=("neumann", "dirichlet", "periodic")), "nodes", 2, marks=slow),
+    (Grid((9, 11), boundary="periodic"), "nodes", 2),  # points of one colour become neighbours
+    pytest.param(Grid((20, 18), boundary="dirichlet", centering="cell"), "nodes", 1, marks=slow),
 ]
-IDS = [f"{g.shape}-{g.boundary}-{c}" for g, c in GRIDS]
 
 
 def network(grid, size=0.0, seed=0, hidden=8, **options):
@@ -37,15 +37,9 @@ def network(grid, size=0.0, seed=0, hidden=8, **options):
     channels = Multigrid.learned_channels(grid.ndim, **options)
     words = tuple("periodic" if word == "periodic" else "dirichlet" for word in grid.boundary)
     net = MultigridDirection(*channels, hidden, ndim=grid.ndim, boundary=words, key=jax.random.key(seed))
-    noise = lambda p, k: size * jax.random.normal(jax.random.key(seed + k), p.shape, p.dtype)
-    last = [noise(net.last.weight, 1), noise(net.last.bias, 2)]
-    return net_with(net, last)
-
-
-def net_with(net, last):
-    import equinox as eqx
-
-    return eqx.tree_at(lambda n: (n.last.weight, n.last.bias), net, tuple(last))
+    last = lambda n: (n.last.weight, n.last.bias)
+    random = [size * jax.random.normal(jax.random.key(seed + k), p.shape, p.dtype) for k, p in enumerate(last(net))]
+    return eqx.tree_at(last, net, tuple(random))
 
 
 def coefficient(shape, seed=0, sigma=2.0):
@@ -53,97 +47,82 @@ def coefficient(shape, seed=0, sigma=2.0):
 
 
 def operators(grid):
-    """Constant, variable and masked."""
-    mask = np.random.default_rng(5).uniform(size=grid.shape) > 0.2
+    """Constant, variable and masked, all with arrays of faces, so that one program serves the three."""
+    mask = jnp.asarray(np.random.default_rng(5).uniform(size=grid.shape) > 0.2)
     a = coefficient(grid.shape)
-    return {
-        "constant": Diffusion(grid),
-        "variable": Diffusion.from_coefficient(grid, a),
-        "masked": Diffusion.from_coefficient(grid, a, mask=jnp.asarray(mask)),
-    }
+    make = functools.partial(Diffusion.from_coefficient, grid)
+    made = {"constant": make(jnp.ones(grid.shape)), "variable": make(a), "masked": make(a, mask=mask)}
+    return {kind: Diffusion(grid, A.faces) for kind, A in made.items()}
 
 
-def as_matrix(M, grid):
+def matrices(grid, **options):
+    """The matrix of the cycle, compiled: of an operator and a network or None."""
     n = int(np.prod(grid.shape))
-    return np.asarray(jax.jit(M)(jnp.eye(n).reshape(n, *grid.shape))).reshape(n, n).T
+    basis = jnp.eye(n).reshape(n, *grid.shape)
+    return jax.jit(lambda A, net: Multigrid(A, learned=net, **options)(basis).reshape(n, n).T)
 
 
 def noise(A, seed=1):
     return A.to_range(jnp.asarray(np.random.default_rng(seed).normal(size=A.grid.shape)))
 
 
-@pytest.mark.parametrize(("grid", "coarsening"), GRIDS, ids=IDS)
-@pytest.mark.parametrize("kind", ["constant", "variable", "masked"])
-def test_it_starts_at_the_classical_cycle(x64, grid, coarsening, kind):
-    A = operators(grid)[kind]
-    for sweeps, symmetric in ((1, True), (2, True), (2, False)):
-        options = dict(pre=sweeps, post=sweeps, symmetric=symmetric, coarsening=coarsening)
-        net = network(grid, **options)
-        r = noise(A)
-        expected = jax.jit(lambda r: Multigrid(A, **options)(r))(r)
-        found = jax.jit(lambda net, r: Multigrid(A, learned=net, **options)(r))(net, r)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * float(jnp.abs(expected).max()))
-        other = jax.jit(lambda net, r: Multigrid(A, learned=net, **options)(r))(network(grid, 0.3, **options), r)
-        assert float(jnp.linalg.norm(other - expected)) > 1e-3 * float(jnp.linalg.norm(expected))
-
-
-@pytest.mark.parametrize(("grid", "coarsening"), GRIDS, ids=IDS)
-@pytest.mark.parametrize(("size", "sweeps"), [(0.3, 1), (3.0, 2)])
-def test_symmetric_positive_definite_whatever_the_network(x64, grid, coarsening, size, sweeps):
-    A = operators(grid)["variable"]
+@pytest.mark.parametrize(("grid", "coarsening", "sweeps"), GRIDS)
+def test_starts_at_the_classical_cycle_and_stays_symmetric_and_positive(x64, grid, coarsening, sweeps):
     options = dict(pre=sweeps, post=sweeps, coarsening=coarsening)
-    B = as_matrix(Multigrid(A, learned=network(grid, size, **options), **options), grid)
-    np.testing.assert_allclose(B, B.T, rtol=0, atol=1e-9 * np.abs(B).max())
-    matrix = np.asarray(A.as_matrix())
-    values, vectors = np.linalg.eigh(matrix)
-    root = vectors[:, values > 1e-9 * values[-1]] * np.sqrt(values[values > 1e-9 * values[-1]])
-    assert np.linalg.eigvalsh(root.T @ B @ root)[0] > 1e-4  # all of the spectrum of B A on the range
+    matrix = matrices(grid, **options)
+    for A in operators(grid).values():
+        classical, start = matrix(A, None), matrix(A, network(grid, **options))
+        np.testing.assert_allclose(start, classical, rtol=0, atol=1e-12 * np.abs(classical).max())
+        values, vectors = np.linalg.eigh(A.as_matrix())
+        range_ = values > 1e-9 * values[-1]
+        root = vectors[:, range_] * np.sqrt(values[range_])
+        for size in (0.3, 3.0):
+            B = np.asarray(matrix(A, network(grid, size, **options)))
+            np.testing.assert_allclose(B, B.T, rtol=0, atol=1e-9 * np.abs(B).max())
+            assert np.linalg.eigvalsh(root.T @ B @ root)[0] > 1e-5  # the spectrum of B A on its range
+            assert np.abs(B - classical).max() > 1e-3 * np.abs(classical).max()
 
 
-def test_positive_on_a_masked_grid(x64):
-    grid = Grid((40, 36), boundary="neumann", centering="cell")
-    A = operators(grid)["masked"]
-    M = jax.jit(lambda net: Multigrid(A, coarsening="nodes", learned=net))(network(grid, 1.0))
-    for seed in range(5):
-        u, v = noise(A, seed), noise(A, seed + 100)
-        Mu, Mv = M(u), M(v)
-        assert float(jnp.vdot(u, Mu)) > 0
-        assert abs(float(jnp.vdot(u, Mv) - jnp.vdot(v, Mu))) < 1e-10 * float(jnp.linalg.norm(u) * jnp.linalg.norm(Mv))
+def test_constants_without_arrays_and_the_free_cycle_start_classical_too(x64):
+    grid = Grid((12, 11), boundary="dirichlet")
+    options = dict(pre=1, post=2, symmetric=False, coarsening="nodes")
+    matrix = matrices(grid, **options)
+    for A in (Diffusion(grid), operators(grid)["variable"]):
+        classical = matrix(A, None)
+        start = matrix(A, network(grid, pre=1, post=2, symmetric=False))
+        np.testing.assert_allclose(start, classical, rtol=0, atol=1e-12 * np.abs(classical).max())
 
 
 def test_solves_with_cg_and_the_free_one_with_flexible_cg(x64):
-    grid = Grid((31, 26), boundary="dirichlet")
+    grid = Grid((13, 12), boundary="dirichlet")
     A = operators(grid)["variable"]
     b = noise(A)
     expected = np.linalg.solve(A.as_matrix(), b.ravel()).reshape(b.shape)
     for symmetric, method in ((True, CG), (False, functools.partial(FlexibleCG, memory=2))):
-        options = dict(pre=2, post=2, symmetric=symmetric, coarsening="nodes")
-        del_coarsening = {k: v for k, v in options.items() if k != "coarsening"}
-        net = network(grid, 0.1, **del_coarsening)
-        M = Multigrid(A, learned=net, **options)
+        net = network(grid, 0.1, symmetric=symmetric)
+        M = jax.jit(lambda A, net, symmetric=symmetric: Multigrid(A, coarsening="nodes", symmetric=symmetric, learned=net))(A, net)  # fmt: skip  # noqa: E501
         s = jax.jit(solve)(A, b, method(1e-10, max_steps=100, preconditioner=M))
         assert bool(s.converged)
         np.testing.assert_allclose(s.value, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
-    free = as_matrix(M, grid)
-    assert np.abs(free - free.T).max() > 1e-3 * np.abs(free).max()
+    u, v = noise(A, 3), noise(A, 4)
+    assert abs(float(jnp.vdot(u, M(v)) / jnp.vdot(v, M(u))) - 1) > 1e-3  # the free one is not symmetric
 
 
 def test_features_do_not_see_the_unit_of_the_coefficient(x64):
     grid = Grid((20, 18), boundary=WALLS, centering="cell")
     a = coefficient(grid.shape)
-    one, other = (Multigrid(Diffusion.from_coefficient(grid, s * a)).levels[0] for s in (1.0, 1e4))
-    np.testing.assert_allclose(features(one), features(other), rtol=0, atol=1e-6)
+    see = jax.jit(lambda a: features(Multigrid(Diffusion.from_coefficient(grid, a)).levels[0]))
+    np.testing.assert_allclose(see(a), see(1e4 * a), rtol=0, atol=1e-6)
     net = network(grid, 0.3)
     r = noise(Diffusion(grid))
-    small, large = (
-        Multigrid(Diffusion.from_coefficient(grid, s * a), coarsening="nodes", learned=net)(r) for s in (1.0, 1e4)
-    )
+    cycle = jax.jit(lambda a: Multigrid(Diffusion.from_coefficient(grid, a), coarsening="nodes", learned=net)(r))
+    small, large = cycle(a), cycle(1e4 * a)
     np.testing.assert_allclose(small, 1e4 * large, rtol=1e-5, atol=1e-6 * float(jnp.abs(small).max()))
 
 
-@pytest.mark.parametrize("boundary", ["dirichlet", "neumann"])
+@pytest.mark.parametrize("boundary", ["dirichlet", pytest.param("neumann", marks=slow)])
 def test_gradient_against_finite_differences(x64, boundary):
-    grid = Grid((20, 17), boundary=boundary, centering="cell")
+    grid = Grid((12, 11), boundary=boundary, centering="cell")
     A = operators(grid)["variable"]
     e = noise(A)
     net = jax.tree.map(lambda p: p.astype(jnp.float64), network(grid, 0.2, pre=2, post=2))
@@ -159,9 +138,9 @@ def test_gradient_against_finite_differences(x64, boundary):
         ahead, behind = (loss(jax.tree.map(lambda p, d, s=s: p + s * d, net, way)) for s in (step, -step))
         slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, way)))
         np.testing.assert_allclose(slope, (ahead - behind) / (2 * step), rtol=2e-5)
-    # the coefficient gets none
-    by_a = jax.grad(lambda a: jnp.sum(Multigrid(Diffusion.from_coefficient(grid, a), learned=network(grid, 0.2, coarsening="cells"))(e)))(jnp.ones(grid.shape))  # fmt: skip
-    assert float(jnp.abs(by_a).max()) == 0
+    through = lambda A: jnp.sum(Multigrid(A, coarsening="nodes", pre=2, post=2, learned=net)(e))
+    by_faces = jax.jit(jax.grad(through))(A)  # the coefficient gets none
+    assert max(float(jnp.abs(c).max()) for c in by_faces.faces) == 0
 
 
 def test_energy_decay_is_that_of_cg(x64):
@@ -180,7 +159,7 @@ def test_energy_decay_is_that_of_cg(x64):
 
 
 def test_built_anew_inside_jit_without_recompilation(x64):
-    grid = Grid((40, 36), boundary="neumann", centering="cell")
+    grid = Grid((12, 14), boundary="neumann", centering="cell")
     traces = []
 
     @jax.jit
@@ -204,36 +183,34 @@ def test_built_anew_inside_jit_without_recompilation(x64):
 
 
 def test_float32_cycle_in_a_float64_solve(x64):
-    grid = Grid((31, 33), boundary="dirichlet", centering="cell")
+    grid = Grid((13, 12), boundary="dirichlet", centering="cell")
+    A, net = operators(grid)["variable"], network(grid, 0.1)
+    build = jax.jit(lambda A, dtype: Multigrid(A, coarsening="nodes", dtype=dtype, learned=net), static_argnums=1)
+    run = jax.jit(lambda M: solve(A, noise(A), CG(1e-8, preconditioner=M)).num_steps)
+    assert abs(int(run(build(A, "float32"))) - int(run(build(A, "float64")))) <= 1
+
+
+@slow
+def test_levels_that_coarsen_one_axis_stay_classical(x64):
+    grid = Grid((16, 64), (1.0, 1.0), boundary="dirichlet", centering="cell")
     A = operators(grid)["variable"]
-    steps = [
-        int(solve(A, noise(A), CG(1e-8, preconditioner=Multigrid(A, coarsening="nodes", dtype=dtype, learned=network(grid, 0.1)))).num_steps)
-        for dtype in ("float32", "float64")
-    ]  # fmt: skip
-    assert abs(steps[0] - steps[1]) <= 1
-
-
-def test_anisotropic_levels_stay_classical(x64):
-    """Semicoarsened levels first, learned ones after."""
-    grid = Grid((64, 16), (1.0, 0.05), boundary="dirichlet", centering="cell")
-    A = Diffusion.from_coefficient(grid, coefficient(grid.shape, sigma=1.0))
-    M = Multigrid(A, coarsening="nodes", anisotropy=(1.0, 1.0), learned=network(grid, 0.1))
-    assert None in M.corrections
-    assert bool(solve(A, noise(A), CG(1e-8, preconditioner=M, max_steps=100)).converged)
+    build = jax.jit(lambda A: Multigrid(A, coarsening="nodes", learned=network(grid, 0.1)))
+    M = build(A)
+    assert M.corrections[0] is None
+    assert M.corrections[-1] is not None
+    assert bool(jax.jit(solve)(A, noise(A), CG(1e-8, preconditioner=M, max_steps=100)).converged)
 
 
 def test_it_learns_a_family_and_more_than_by_chance():
     """On unseen coefficients of contrast 10^4 fewer steps than the classical cycle after some seconds of training."""
     grid = Grid((16, 16), boundary="dirichlet", centering="cell")
-    fields = lambda key, count: jnp.exp(
-        np.log(1e4) * jax.random.uniform(key, (count, *grid.shape))
-    )
+    fields = lambda key, count: jnp.exp(np.log(1e4) * jax.random.uniform(key, (count, *grid.shape)))
 
     def decay(net, a, key):
         A = Diffusion.from_coefficient(grid, a)
         M = Multigrid(A, coarsening="nodes", learned=net)
         e = jax.lax.stop_gradient(M(jax.random.normal(key, grid.shape)))
-        return energy_decay(A, M, e, steps=5)
+        return energy_decay(A, M, e, steps=4)
 
     mean = lambda net, a, keys: jnp.mean(jax.vmap(decay, (None, 0, 0))(net, a, keys))
     net = network(grid, hidden=24)
@@ -253,7 +230,7 @@ def test_it_learns_a_family_and_more_than_by_chance():
     (trained, _), _ = train(net, jax.random.key(1))
     a, keys = fields(jax.random.key(2), 64), jax.random.split(jax.random.key(3), 64)
     before, after = (float(jax.jit(mean)(n, a, keys)) for n in (net, trained))
-    assert after < 1.25 * before < 0  # logarithms per step: a quarter more digits per step
+    assert after < 1.1 * before < 0  # logarithms per step: a tenth more digits with every step
 
 
 @pytest.mark.parametrize(
@@ -262,7 +239,10 @@ def test_it_learns_a_family_and_more_than_by_chance():
         ({"smoother": "jacobi"}, "smoother: expected 'red_black' with learned, got 'jacobi';"),
         ({"cycle": "W"}, "cycle: expected 'V' with learned, got 'W';"),
         ({"pre": 2}, "post: expected 2, .* got 1;"),
-        ({"coarsening": "cells"}, "learned: expected a map from .* learned_channels"),
+        (
+            {"coarsening": "cells"},
+            "learned: expected a map from .* make the network with the channels .17, 6. of Multigrid.learned_channels",
+        ),
         ({"learned": 3}, "op: expected a callable"),
     ],
 )
@@ -278,7 +258,7 @@ def test_refusals_of_the_cycle(arguments, word):
         ({"in_channels": 0}, "in_channels"),
         ({"hidden_channels": 1.5}, "hidden_channels"),
         ({"n_layers": -1}, "n_layers"),
-        ({"n_spatial": 4}, "n_spatial: expected at most n_layers . 1 = 3, got 4;"),
+        ({"n_spatial": 4}, "n_spatial: expected at most n_layers . 1 = 2, got 4;"),
         ({"ndim": 4}, "ndim"),
         ({"boundary": "wall"}, "boundary"),
         ({"boundary": ("periodic",)}, "boundary"),
@@ -295,5 +275,6 @@ def test_saved_and_loaded(tmp_path):
     net = network(grid, 0.3)
     no.save(tmp_path / "net.safetensors", net)
     A, r = Diffusion(grid), jnp.ones(grid.shape)
-    one, other = (Multigrid(A, coarsening="nodes", learned=n)(r) for n in (net, no.load(tmp_path / "net.safetensors")))
+    cycle = jax.jit(lambda net: Multigrid(A, coarsening="nodes", learned=net)(r))
+    one, other = cycle(net), cycle(no.load(tmp_path / "net.safetensors"))
     np.testing.assert_array_equal(one, other)

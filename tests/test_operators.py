@@ -75,6 +75,18 @@ EXAMPLES = {
     "Multigrid": [
         (no.Multigrid(no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))), (1, 6, 7)),
         (no.Multigrid(no.Diffusion(Grid((20, 9), boundary="dirichlet")), smoother="chebyshev", cycle="W"), (1, 20, 9)),
+        (
+            no.Multigrid(
+                no.Diffusion(Grid((20, 9), boundary="dirichlet")),
+                coarsening="nodes",
+                learned=no.MultigridDirection(*no.Multigrid.learned_channels(2), 4, key=key),
+            ),
+            (1, 20, 9),
+        ),
+    ],
+    "MultigridDirection": [
+        (no.MultigridDirection(17, 14, 4, n_layers=2, key=key), (17, 5, 6)),
+        (no.MultigridDirection(5, 5, 4, ndim=1, boundary="periodic", key=key), (5, 7)),
     ],
     "MultigridConv": [
         (

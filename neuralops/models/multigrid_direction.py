@@ -37,8 +37,9 @@ class MultigridDirection(AbstractLayer):
 
     Trained by `solvers.energy_decay` on problems of the family it is meant for (`examples/learned_multigrid.py`).
 
-    With h_0 the convolution of the input with kernels of three taps per axis, and h_i = h_(i-1) + activation(K_i h_(i-1))
-    with more of these for i below `n_spatial` and pointwise maps after, the output is W h_n, W zero at the start.
+    With h_0 = activation(K_0 u) and h_i = h_(i-1) + activation(K_i h_(i-1)), K_i a convolution with three taps per axis
+    for i below `n_spatial` and a map of the channels from there on (each with a bias), the output is W h_n + w, with
+    W and w zero at the start.
 
     **Arguments:**
 
@@ -73,10 +74,10 @@ class MultigridDirection(AbstractLayer):
         self,
         in_channels: int,
         out_channels: int,
-        hidden_channels: int = 48,
+        hidden_channels: int = 16,
         *,
-        n_layers: int = 2,
-        n_spatial: int = 2,
+        n_layers: int = 1,
+        n_spatial: int = 1,
         ndim: int = 2,
         boundary: str | Sequence[str] = "dirichlet",
         activation: str = "gelu",
@@ -118,9 +119,8 @@ class MultigridDirection(AbstractLayer):
         act: Any = activation_named(self.activation)
         words = (self.boundary,) * self.ndim if isinstance(self.boundary, str) else self.boundary
         ghosts = [("wrap", "wrap") if word == "periodic" else ("zero", "zero") for word in words]
-        h = None
-        for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            v = u if h is None else h
-            v = act((convolve(v, kernel, ghosts) if kernel.ndim > 2 else v @ kernel) + bias)
-            h = v if h is None else h + v
+        layer = lambda v, kernel, bias: act((convolve(v, kernel, ghosts) if kernel.ndim > 2 else v @ kernel) + bias)
+        h = layer(u, self.kernels[0], self.biases[0])
+        for kernel, bias in zip(self.kernels[1:], self.biases[1:], strict=True):
+            h = h + layer(h, kernel, bias)
         return self.last.channels_last(h)

@@ -24,7 +24,7 @@ def energy_decay(A: Any, M: Any, e: Float[Array, "*grid"], *, steps: int = 6, sk
 
     dot = jnp.vdot
 
-    def advance(state: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], Array]:
+    def advance(state: tuple[Array, Array, Array, Array], _: None) -> tuple[Any, Array]:
         e, r, p, before = state
         z = M(r)
         gamma = dot(r, z)

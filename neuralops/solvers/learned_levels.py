@@ -45,7 +45,7 @@ class Corrections(eqx.Module):
     **Attributes:**
 
     - `transfer`: the level with the conductances that weigh the interpolation.
-    - `before`, `after`: what relaxation adds to the diagonal in each half sweep, before and after the coarse correction.
+    - `before`, `after`: what relaxation adds to the diagonal in the half sweeps around the coarse correction.
     """
 
     transfer: Stencil

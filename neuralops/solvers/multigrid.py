@@ -262,8 +262,8 @@ def _check_learned(M: Multigrid, lines: Sequence[Line]) -> None:
             raise ValueError(f"{name}: expected {wanted!r} with learned, got {came!r}; leave it out.")
     if M.symmetric and M.pre != M.post:
         raise ValueError(
-            f"post: expected {M.pre}, as many sweeps as before the correction, got {M.post}; a learned cycle is symmetric "
-            "only so: use post=pre, or symmetric=False with FlexibleCG."
+            f"post: expected {M.pre}, as many sweeps as before the correction, got {M.post}; a learned cycle is "
+            "symmetric only so: use post=pre, or symmetric=False with FlexibleCG."
         )
     if any(line.mesh_axis for line in lines):
         raise ValueError(

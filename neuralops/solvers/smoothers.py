@@ -101,7 +101,10 @@ def red_black(
             first = lambda v, p, lag=lag: v if lag is None else stencil.lagged(None, b, p, lag[p])
             x = {p: first(v, p) if colour_of(p) == colour else jnp.zeros_like(v) for p, v in b.items()}
         elif lags:
-            x = {p: stencil.lagged(x, b, p, lag[p] if lag else None) if colour_of(p) == colour else v for p, v in x.items()}
+            x = {
+                p: stencil.lagged(x, b, p, lag[p] if lag else None) if colour_of(p) == colour else v
+                for p, v in x.items()
+            }
         else:
             x = {p: stencil.update(x, b, p) if colour_of(p) == colour else v for p, v in x.items()}
     return _zeros(b) if x is None else x
