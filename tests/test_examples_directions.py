@@ -10,7 +10,7 @@ import neuralops as no
 
 @pytest.mark.slow
 def test_a_trained_direction_halves_the_steps_of_cg(tmp_path, monkeypatch, capsys):
-    """Section 11, test 12 of the fact sheet: on held-out right-hand sides, at the trained size, twice and four times."""
+    """Section 11, test 12 of the fact sheet: on held-out right-hand sides, at one, two and four times the size."""
     module = load("deep_conjugate_direction")
     monkeypatch.setattr(sys, "argv", ["x", "--output", str(tmp_path), "--quiet", "--num-train", "1000"])
     module.main()

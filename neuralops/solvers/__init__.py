@@ -3,6 +3,7 @@
 from neuralops.solvers.deep_conjugate_direction import DeepConjugateDirection
 from neuralops.solvers.diffusion import Diffusion
 from neuralops.solvers.direction_losses import angle_loss, energy_loss, one_step_loss
+from neuralops.solvers.energy_decay import energy_decay
 from neuralops.solvers.fast_poisson import FastPoisson
 from neuralops.solvers.flexible import FlexibleCG
 from neuralops.solvers.inverse import Inverse
@@ -34,6 +35,7 @@ __all__ = [
     "Scaled",
     "Solution",
     "angle_loss",
+    "energy_decay",
     "energy_loss",
     "lanczos",
     "one_step_loss",

@@ -129,6 +129,11 @@ class Multigrid(AbstractOperator):
         self.A, self.pre, self.post, self.smoother, self.cycle = A, int(pre), int(post), smoother, cycle
         self.coarsening, self.symmetric, self.dtype = coarsening, bool(symmetric), dtype
         self.anisotropy = _check_anisotropy(anisotropy, A.grid.ndim)
+        if learned is not None and not callable(learned):
+            raise ValueError(
+                f"learned: expected a callable, such as a MultigridDirection, got {type(learned).__name__}; leave it out "
+                "for the classical cycle."
+            )
         self.learned = None if learned is None else as_operator(learned)
 
         faces = [lax.stop_gradient(c if dtype is None else c.astype(dtype)) for c in A.all_faces()]

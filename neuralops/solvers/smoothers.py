@@ -58,7 +58,8 @@ class Stencil(eqx.Module):
 
     def update(self, x: Parts, scaled: Parts, p: Parity) -> Array:
         """What the equations at the points of part `p` make of the neighbours: one Jacobi step."""
-        return scaled[p] + self.divided(self.inflow(x, p), p)
+        total = self.total(p, range(len(self.lines)))
+        return (total * scaled[p] + self.inflow(x, p)) / jnp.where(total > 0, total, jnp.inf)
 
     def lagged(self, x: Parts | None, scaled: Parts, p: Parity, lag: Array | None) -> Array:
         """The same with `lag` times the change added to the equations: relaxation by total / (total + lag).
