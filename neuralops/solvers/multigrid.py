@@ -131,8 +131,8 @@ class Multigrid(AbstractOperator):
         self.anisotropy = _check_anisotropy(anisotropy, A.grid.ndim)
         if learned is not None and not callable(learned):
             raise ValueError(
-                f"learned: expected a callable, such as a MultigridDirection, got {type(learned).__name__}; leave it out "
-                "for the classical cycle."
+                f"learned: expected a callable, such as a MultigridDirection, got {type(learned).__name__}; leave it "
+                "out for the classical cycle."
             )
         self.learned = None if learned is None else as_operator(learned)
 
