@@ -1,7 +1,7 @@
 """A network that proposes search directions for Poisson's equation, trained without solutions, and what it is worth.
 
     python examples/deep_conjugate_direction.py             # trained on 32 x 32 cells; about a minute on two cores
-    python examples/deep_conjugate_direction.py --study     # trained for some ten minutes: the table in docs
+    python examples/deep_conjugate_direction.py --study     # trained for some minutes: the table in docs
 
 Right-hand sides of unit norm are drawn by the paper's law (low modes amplified), a `DirectionNet` is fitted to leave as
 small a residual as it can after one step, and `DeepConjugateDirection` uses it on held-out right-hand sides on the
@@ -28,7 +28,7 @@ import neuralops as no
 
 COLOURS = {"CG": "#999999", "DCDM": "#d1495b", "CG + Multigrid V(1,1)": "#1f77b4", "FastPoisson": "#2ca02c"}
 HISTORY = 2000
-STUDY = {"num_train": 8000, "num_epochs": 8, "num_test": 10, "repeats": 5}
+STUDY = {"num_train": 4000, "num_epochs": 5, "num_test": 10, "repeats": 5}
 
 
 def parse() -> argparse.Namespace:
