@@ -95,7 +95,9 @@ def method(settings: Settings, A: no.Diffusion) -> Any:
     network = settings.direction
     if isinstance(network, no.DirectionNet):
         return no.DeepConjugateDirection(network, settings.rtol)
-    return no.CG(settings.rtol, preconditioner=no.Multigrid(A, learned=network))
+    # What learned_multigrid.py trains for.
+    options = {} if network is None else {"coarsening": "nodes", "pre": 2, "post": 2, "learned": network}
+    return no.CG(settings.rtol, preconditioner=no.Multigrid(A, **options))
 
 
 def divergence(flow, h) -> Array:
