@@ -1,7 +1,7 @@
 """MgNO beside FNO on one set of two-phase Darcy samples: errors, also at the walls, size, seconds, and a picture.
 
     python examples/mgno_darcy.py                            # rough medium, 32 x 32, about a minute on two cores
-    python examples/mgno_darcy.py --num-points 64 --num-train 1000 --hidden-channels 24 --n-layers 4 --num-epochs 60 \\
+    python examples/mgno_darcy.py --num-points 64 --num-train 1000 --hidden-channels 24 --n-layers 4 --num-epochs 40 \\
         --equal-seconds                                      # the study in docs/mgno.md
 
 Both are trained for the same epochs; with --equal-seconds a third network is an FNO that may train as long as the MgNO
