@@ -154,7 +154,7 @@ def plot(net: Any, history: Any, curves: dict[int, dict[str, Any]], args: argpar
         ax.set(title=f"{size} x {size} cells", xlabel="step", ylabel="relative residual")
         ax.set(ylim=(args.rtol / 10, 10), xlim=(0, None))
         ax.set_xscale("symlog", linthresh=10)
-    axes[1, 0].legend(fontsize=8)
+    axes[1, 0].legend(fontsize=8, loc="upper right")
     axes[1, 2].plot(1 + np.arange(len(history.loss)), history.loss, color="#d1495b", marker=".")
     axes[1, 2].set(title="training", xlabel="epoch", ylabel="squared residual after one step", yscale="log")
     figure.savefig(args.output / "deep_conjugate_direction.png", dpi=80)

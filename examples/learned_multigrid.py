@@ -1,6 +1,6 @@
 """Multigrid whose coarse levels are learned, for a rough medium: conductivity drawn cell by cell over four decades.
 
-    python examples/learned_multigrid.py          # a short training, a small table; about a minute
+    python examples/learned_multigrid.py          # a short training, a small table; a minute and a half
     python examples/learned_multigrid.py --full   # the study: minutes of training, up to four times the trained size
 
 The network starts as the classical cycle and is trained on how fast conjugate gradients reduce the energy of an error
