@@ -96,8 +96,8 @@ class MultigridConv(AbstractLayer):
     - `first_system`: also holds the A of the very first sweep, which acts on zero and does nothing (the released
       Helmholtz model has it).
 
-    - `init`: initial kernels. `"uniform"`: in +-1/sqrt(fan in), PyTorch's default, as published; what is smooth then
-      shrinks by a factor of 2 to 3 per level on its way down and again on its way up. `"interpolation"`: R and Pi
+    - `init`: initial kernels. `"uniform"`: in +-1/sqrt(fan in), PyTorch's default, as published; fields then shrink
+      on their way through every level, by sqrt(3) down and sqrt(12) up in 2-D with four taps. `"interpolation"`: R and Pi
       average and P interpolates each channel, as in classical multigrid, plus 0.3 times the uniform kernels, so that
       coarse levels are heard from the first step (`docs/mgno.md` has the gain).
 
