@@ -97,8 +97,8 @@ class MultigridConv(AbstractLayer):
       Helmholtz model has it).
 
     - `init`: initial kernels. `"uniform"`: in +-1/sqrt(fan in), PyTorch's default, as published; fields then shrink
-      on their way through every level, by sqrt(3) down and sqrt(12) up in 2-D with four taps. `"interpolation"`: R and Pi
-      average and P interpolates each channel, as in classical multigrid, plus 0.3 times the uniform kernels, so that
+      on their way through every level, by sqrt(3) down and sqrt(12) up in 2-D with four taps. `"interpolation"`: R and
+      Pi average and P interpolates each channel, as in classical multigrid, plus 0.3 times the uniform kernels, so that
       coarse levels are heard from the first step (`docs/mgno.md` has the gain).
 
     Refinement: *spacing-locked* (see `Envelope`); *grid-locked* with a norm.
