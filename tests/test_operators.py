@@ -4,8 +4,8 @@ A new operator joins by being exported from `neuralops` or one of its rooms; the
 in `EXAMPLES` and checks the rest by itself.
 """
 
+import functools
 import inspect
-import itertools
 
 import equinox as eqx
 import jax
@@ -25,37 +25,40 @@ BOX = Grid((6, 7), boundary=("dirichlet", "periodic"), centering="cell")
 COEFFICIENT = 1 + np.random.default_rng(0).uniform(size=BOX.shape)
 VARIED = no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))
 
-# Per class: operators to try, each with the shape of a field it takes.
+# Per class: makers of the operators to try, each with the shape of a field it takes.
 EXAMPLES = {
-    "Chebyshev": [(Chebyshev(VARIED, 3, bounds=(0.1, 2.0)), (1, 6, 7))],
-    "ChannelMLP": [(ChannelMLP(2, 3, 4, key=key), (2, 5, 6))],
+    "Chebyshev": [(lambda: Chebyshev(VARIED, 3, bounds=(0.1, 2.0)), (1, 6, 7))],
+    "ChannelMLP": [(lambda: ChannelMLP(2, 3, 4, key=key), (2, 5, 6))],
     "Diffusion": [
-        (VARIED, (1, 6, 7)),
-        (no.Diffusion(BOX), (1, 6, 7)),
+        (lambda: VARIED, (1, 6, 7)),
+        (lambda: no.Diffusion(BOX), (1, 6, 7)),
     ],
     "DirectionNet": [
-        (no.DirectionNet((1, 1, 1), 4, ndim=2, key=key), (1, 6, 8)),
-        (no.DirectionNet((0, 1, 0), 3, ndim=3, boundary=WALLS, centering="cell", scaling="rms", key=key), (1, 4, 6, 2)),
+        (lambda: no.DirectionNet((1, 1, 1), 4, ndim=2, key=key), (1, 6, 8)),
+        (
+            lambda: no.DirectionNet((0, 1, 0), 3, ndim=3, boundary=WALLS, centering="cell", scaling="rms", key=key),
+            (1, 4, 6, 2),
+        ),
     ],
     "FNO": [
-        (no.FNO((4,), 2, 1, 4, n_layers=2, key=key), (2, 9)),
-        (no.FNO((4, 4), 1, 2, 4, n_layers=2, norm="group_norm", domain_padding=0.2, key=key), (1, 8, 7)),
-        (no.FNO((4, 3, 2), 1, 1, 4, boundary=WALLS, centering="cell", key=key), (1, 6, 5, 4)),
-        (no.FNO((4, 4), 1, 1, 4, factorization="tucker", rank=0.5, preactivation=True, key=key), (1, 8, 8)),
+        (lambda: no.FNO((4,), 2, 1, 4, n_layers=2, key=key), (2, 9)),
+        (lambda: no.FNO((4, 4), 1, 2, 4, n_layers=2, norm="group_norm", domain_padding=0.2, key=key), (1, 8, 7)),
+        (lambda: no.FNO((4, 3, 2), 1, 1, 4, boundary=WALLS, centering="cell", key=key), (1, 6, 5, 4)),
+        (lambda: no.FNO((4, 4), 1, 1, 4, factorization="tucker", rank=0.5, preactivation=True, key=key), (1, 8, 8)),
     ],
-    "FastPoisson": [(no.FastPoisson(BOX), (1, 6, 7))],
-    "GroupNorm": [(GroupNorm(4, 2, boundary="neumann"), (4, 6))],
+    "FastPoisson": [(lambda: no.FastPoisson(BOX), (1, 6, 7))],
+    "GroupNorm": [(lambda: GroupNorm(4, 2, boundary="neumann"), (4, 6))],
     "Inverse": [
-        (no.Inverse(VARIED, no.CG(1e-6, preconditioner=no.FastPoisson(BOX)), dtype="float32"), (1, 6, 7)),
-        (no.Inverse(no.Diffusion(BOX), no.FastPoisson(BOX)), (1, 6, 7)),
+        (lambda: no.Inverse(VARIED, no.CG(1e-6, preconditioner=no.FastPoisson(BOX)), dtype="float32"), (1, 6, 7)),
+        (lambda: no.Inverse(no.Diffusion(BOX), no.FastPoisson(BOX)), (1, 6, 7)),
     ],
-    "Jacobi": [(Jacobi(VARIED), (1, 6, 7))],
-    "LayerNorm": [(LayerNorm(3, (4, 5)), (3, 4, 5))],
-    "Linear": [(Linear(2, 3, key=key), (2, 5))],
+    "Jacobi": [(lambda: Jacobi(VARIED), (1, 6, 7))],
+    "LayerNorm": [(lambda: LayerNorm(3, (4, 5)), (3, 4, 5))],
+    "Linear": [(lambda: Linear(2, 3, key=key), (2, 5))],
     "MgNO": [
-        (no.MgNO(1, 2, 4, n_layers=1, sweeps=((1, 1), (2, 0)), boundary=WALLS[:2], key=key), (1, 9, 8)),
+        (lambda: no.MgNO(1, 2, 4, n_layers=1, sweeps=((1, 1), (2, 0)), boundary=WALLS[:2], key=key), (1, 9, 8)),
         (
-            no.MgNO(
+            lambda: no.MgNO(
                 2,
                 2,
                 3,
@@ -73,10 +76,13 @@ EXAMPLES = {
         ),
     ],
     "Multigrid": [
-        (no.Multigrid(no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))), (1, 6, 7)),
-        (no.Multigrid(no.Diffusion(Grid((20, 9), boundary="dirichlet")), smoother="chebyshev", cycle="W"), (1, 20, 9)),
+        (lambda: no.Multigrid(no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))), (1, 6, 7)),
         (
-            no.Multigrid(
+            lambda: no.Multigrid(no.Diffusion(Grid((20, 9), boundary="dirichlet")), smoother="chebyshev", cycle="W"),
+            (1, 20, 9),
+        ),
+        (
+            lambda: no.Multigrid(
                 no.Diffusion(Grid((20, 9), boundary="dirichlet")),
                 coarsening="nodes",
                 learned=no.MultigridDirection(*no.Multigrid.learned_channels(2), 4, key=key),
@@ -85,12 +91,12 @@ EXAMPLES = {
         ),
     ],
     "MultigridDirection": [
-        (no.MultigridDirection(17, 14, 4, n_layers=2, key=key), (17, 5, 6)),
-        (no.MultigridDirection(5, 5, 4, ndim=1, boundary="periodic", key=key), (5, 7)),
+        (lambda: no.MultigridDirection(17, 14, 4, n_layers=2, key=key), (17, 5, 6)),
+        (lambda: no.MultigridDirection(5, 5, 4, ndim=1, boundary="periodic", key=key), (5, 7)),
     ],
     "MultigridConv": [
         (
-            MultigridConv(
+            lambda: MultigridConv(
                 2,
                 3,
                 ((1, 1), (1, 0)),
@@ -104,12 +110,12 @@ EXAMPLES = {
             (2, 6, 5, 4),
         ),
     ],
-    "Normalized": [(Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
-    "Scaled": [(Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],
-    "SoftGate": [(SoftGate(3), (3, 4, 4))],
+    "Normalized": [(lambda: Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
+    "Scaled": [(lambda: Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],
+    "SoftGate": [(lambda: SoftGate(3), (3, 4, 4))],
     "SpectralConv": [
-        (SpectralConv(2, 3, (4, 5), key=key), (2, 8, 9)),
-        (SpectralConv(2, 2, (4, 5), boundary=WALLS[::2], factorization="tt", rank=0.5, key=key), (2, 8, 9)),
+        (lambda: SpectralConv(2, 3, (4, 5), key=key), (2, 8, 9)),
+        (lambda: SpectralConv(2, 2, (4, 5), boundary=WALLS[::2], factorization="tt", rank=0.5, key=key), (2, 8, 9)),
     ],
 }
 
@@ -124,11 +130,22 @@ def public_operators():
     return found
 
 
-CASES = [
-    pytest.param(op, shape, id=f"{name}-{i}")
-    for name, examples in EXAMPLES.items()
-    for i, (op, shape) in enumerate(examples)
-]
+built = functools.cache(lambda make: make())  # when a test asks for it: making them all takes ten seconds
+
+
+@pytest.fixture
+def op(make):
+    return built(make)
+
+
+every_operator = pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        pytest.param(make, shape, id=f"{name}-{i}")
+        for name, examples in EXAMPLES.items()
+        for i, (make, shape) in enumerate(examples)
+    ],
+)
 
 
 def field(shape, seed=0, dtype=np.float32):
@@ -143,7 +160,7 @@ def test_every_public_operator_is_tried():
     assert set(public_operators()) == set(EXAMPLES)
 
 
-@pytest.mark.parametrize(("op", "shape"), CASES)
+@every_operator
 def test_leaves_are_real_arrays(op, shape):
     assert isinstance(op, no.Operator)
     for leaf in jax.tree.leaves(op):
@@ -154,25 +171,35 @@ def test_leaves_are_real_arrays(op, shape):
     assert hash(op) == object.__hash__(op)
 
 
-@pytest.mark.parametrize(("op", "shape"), CASES)
+@every_operator
 def test_plain_transformations(op, shape):
     u, v = field(shape), field(shape, 1)
     expected = op(u)
-    close(jax.jit(op)(u), expected)
-    close(jax.jit(lambda op, u: op(u))(op, u), expected)
-    close(jax.jit(jax.vmap(op))(jnp.stack([v, u]))[1], expected)
-    close(jax.checkpoint(op)(u), expected)
     total = lambda op, u: jnp.sum(jnp.sin(op(u)))
-    gradient = jax.jit(jax.grad(total, argnums=(0, 1)))(op, u)
-    slope = jax.jvp(lambda u: total(op, u), (u,), (v,))[1]
-    close(jnp.vdot(gradient[1], v), slope, 2e-4)
     weights = lambda carry, x: (jax.tree.map(lambda p, g: p - 1e-3 * g, carry, jax.grad(total)(carry, x)), carry(x))
-    last, outputs = jax.jit(lambda op: jax.lax.scan(weights, op, jnp.stack([u, v])))(op)
+
+    @jax.jit
+    def transformed(op, u, v):
+        return {
+            "argument": op(u),
+            "vmap": jax.vmap(op)(jnp.stack([v, u]))[1],
+            "checkpoint": jax.checkpoint(op)(u),
+            "gradient": jax.grad(total, argnums=(0, 1))(op, u),
+            "slope": jax.jvp(lambda u: total(op, u), (u,), (v,))[1],
+            "scan": jax.lax.scan(weights, op, jnp.stack([u, v])),
+        }
+
+    got = transformed(op, u, v)
+    close(jax.jit(op)(u), expected)
+    for name in ("argument", "vmap", "checkpoint"):
+        close(got[name], expected)
+    close(jnp.vdot(got["gradient"][1], v), got["slope"], 2e-4)
+    last, outputs = got["scan"]
     close(outputs[0], expected)
     assert jax.tree.structure(last) == jax.tree.structure(op)
 
 
-@pytest.mark.parametrize(("op", "shape"), CASES)
+@every_operator
 def test_double_precision(op, shape):
     single = op(field(shape))
     with jax.enable_x64(True):
@@ -183,7 +210,7 @@ def test_double_precision(op, shape):
     close(single, double)
 
 
-@pytest.mark.parametrize(("op", "shape"), CASES)
+@every_operator
 def test_save_and_load(op, shape, tmp_path):
     no.save(tmp_path / "op.safetensors", op)
     again = no.load(tmp_path / "op.safetensors")
@@ -195,7 +222,7 @@ def test_save_and_load(op, shape, tmp_path):
     np.testing.assert_allclose(again(field(shape)), op(field(shape)), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("op", "shape"), CASES)
+@every_operator
 def test_wrong_fields_are_refused(op, shape):
     bad = [np.ones((*shape, 3, 3, 3), np.float32), np.ones(shape, np.int32), np.ones(shape, complex)]
     if op.envelope.refinement == "grid-locked":
@@ -210,7 +237,7 @@ def test_wrong_fields_are_refused(op, shape):
         assert ";" in str(error.value)  # after what came, the mend
 
 
-@pytest.mark.parametrize(("op", "shape"), CASES)
+@every_operator
 def test_declared_refinement(op, shape):
     """Exact operators give the same function on a finer grid; the others are measured in their own tests."""
     envelope = op.envelope
@@ -234,11 +261,9 @@ def test_declared_refinement(op, shape):
         close(no.resample(op(u) - shift(op, grid), grid, fine), op(u_fine) - shift(op, fine), 1e-5)
 
 
-def test_config_rebuilds_the_operator():
-    for op, shape in itertools.chain.from_iterable(EXAMPLES.values()):
-        config = no.operator.config_of(op)
-        takes_key = "key" in inspect.signature(type(op).__init__).parameters
-        build = lambda op=op, c=config, k=takes_key: type(op)(**c, **({"key": key} if k else {}))
-        rebuilt = eqx.filter_eval_shape(build)
-        assert jax.tree.structure(rebuilt) == jax.tree.structure(jax.eval_shape(lambda op=op: op)), type(op)
-        del shape
+@every_operator
+def test_config_rebuilds_the_operator(op, shape):
+    config = no.operator.config_of(op)
+    takes_key = "key" in inspect.signature(type(op).__init__).parameters
+    rebuilt = eqx.filter_eval_shape(lambda: type(op)(**config, **({"key": key} if takes_key else {})))
+    assert jax.tree.structure(rebuilt) == jax.tree.structure(jax.eval_shape(lambda: op))
