@@ -4,47 +4,23 @@ python datasets/darcy.py --num-points 85 --num-train 1000 --num-test 200 --out o
 """
 
 import argparse
-from pathlib import Path
 
-import jax
+from splits import add_arguments, write
 
-from neuralops import data
 from neuralops.pde import Darcy
 
 RTOL = 1e-10  # relative true residual of every label, in double precision
-SPLITS = ("train", "test")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--coefficient", choices=("two_phase", "log_normal"), default="two_phase")
     parser.add_argument("--num-points", type=int, default=85, help="cells per side (default 85)")
-    parser.add_argument("--num-train", type=int, default=1000)
-    parser.add_argument("--num-test", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("outputs/datasets"), help="folder of the files")
-    parser.add_argument("--shard-size", type=int, default=64, help="samples a killed run may lose")
-    parser.add_argument("--no-progress", action="store_true")
+    add_arguments(parser)
     args = parser.parse_args()
 
     problem = Darcy((args.num_points, args.num_points), coefficient=args.coefficient, rtol=RTOL)
-    key = jax.random.key(args.seed)
-    for split, num_samples in enumerate((args.num_train, args.num_test)):
-        if num_samples == 0:
-            continue
-        path = args.out / f"darcy_{args.coefficient}_{args.num_points}_{SPLITS[split]}.h5"
-        source = data.generate(
-            problem,
-            key=jax.random.fold_in(key, split),
-            num_samples=num_samples,
-            path=path,
-            shard_size=args.shard_size,
-            progress=not args.no_progress,
-        )
-        data.validate(path)
-        residual = source.residual_norm
-        print(f"{path}: {len(source)} samples, {path.stat().st_size / 1e6:.1f} MB, residual <= {residual.max():.1e}")
-        print(f"sha256 of the arrays {source.sha256()}")
+    write(problem, f"darcy_{args.coefficient}_{args.num_points}", args)
 
 
 if __name__ == "__main__":
