@@ -2,9 +2,8 @@
 
     python benchmarks/fno_speed.py --out table.md       # needs neuraloperator and neuralops in one environment
 
-Each library runs in a process of its own, in turns, with the allocator tuned alike: without that PyTorch and XLA
-both lose most of their time to page faults above 32 MB per array. Our training step is timed as users run it,
-in the compiled loop of `fit`, and also one call at a time.
+Each library runs in a process of its own (`turns.py`). Our training step is timed as users run it, in the compiled
+loop of `fit`, and also one call at a time.
 """
 
 from __future__ import annotations
@@ -13,33 +12,12 @@ import argparse
 import importlib.metadata
 import json
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
+from turns import in_turns, median_ms
 
 BATCH, CHANNELS, MODES = 16, 32, 16
-TUNED = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
-    "glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1"
-)
-ALLOCATORS = {  # a peer's best setting is the best of these
-    "large pages": {"GLIBC_TUNABLES": TUNED},
-    "no trimming": {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"},
-}
-
-
-def median_ms(function, repeats: int, inner: int = 1) -> float:
-    for _ in range(3):
-        function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(1e3 * (time.perf_counter() - start) / inner)
-    return float(np.median(times))
 
 
 def peer(n: int, repeats: int) -> dict[str, float]:
@@ -109,14 +87,6 @@ def fields(n: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(BATCH, 1, n, n)).astype(np.float32)
 
 
-def run(worker: str, n: int, repeats: int, allocator: dict[str, str]) -> dict[str, float]:
-    command = [sys.executable, __file__, "--worker", worker, "--sizes", str(n), "--repeats", str(repeats)]
-    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
@@ -137,16 +107,10 @@ def main() -> None:
         "| --- | --- | --- | --- |",
     ]
     for n in args.sizes:
-        mine: list[dict[str, float]] = []
-        theirs: dict[str, list[dict[str, float]]] = {name: [] for name in ALLOCATORS}
-        for _ in range(args.rounds):
-            mine.append(run("ours", n, args.repeats, ALLOCATORS["large pages"]))
-            for name, allocator in ALLOCATORS.items():
-                theirs[name].append(run("peer", n, args.repeats, allocator))
-            print(n, mine[-1], {name: rows[-1] for name, rows in theirs.items()}, file=sys.stderr)
+        mine, theirs = in_turns(__file__, ["--sizes", str(n), "--repeats", str(args.repeats)], args.rounds)
         for what in ("forward", "step", "step, one call each"):
             us = np.median([row[what] for row in mine])
-            them = min(np.median([row[what.split(",")[0]] for row in rows]) for rows in theirs.values())
+            them = theirs(what.split(",")[0])
             lines.append(f"| {what}, {n} x {n} | {us:.0f} | {them:.0f} | {us / them:.2f} |")
         lines.append(
             f"| relative difference of outputs, {n} x {n} | {max(row['difference'] for row in mine):.1e} | | |"

@@ -3,9 +3,8 @@
     git clone https://github.com/xlliu2017/MgNO && git -C MgNO checkout 3a68a90
     python benchmarks/mgno_speed.py --code MgNO --out table.md    # needs torch, torchinfo and neuralops
 
-`MgNO.paper("darcy_rough")`, 16 samples. Each library runs in a process of its own, in turns, with the allocator tuned
-as in `fno_speed.py`; the better setting counts for the released code. With `--points` our step alone, on more and
-more points: the cost should grow in proportion.
+`MgNO.paper("darcy_rough")`, 16 samples, each library in a process of its own (`turns.py`). With `--points` our step
+alone, on more and more points: the cost should grow in proportion.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ import argparse
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from fno_speed import ALLOCATORS, median_ms
+from turns import in_turns, median_ms, run
 
 BATCH = 16
 
@@ -79,28 +77,18 @@ def ours(n: int, batch: int, repeats: int, code: Path | None) -> dict[str, float
     }
 
 
-def run(worker: str, n: int, batch: int, args: argparse.Namespace, allocator: dict[str, str]) -> dict[str, float]:
-    command = [sys.executable, __file__, "--worker", worker, "--sizes", str(n), "--batch", str(batch)]
-    command += ["--repeats", str(args.repeats), *(["--code", str(args.code)] if args.code else [])]
-    done = subprocess.run(command, env={**os.environ, **allocator}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+def arguments(n: int, batch: int, args: argparse.Namespace) -> list[str]:
+    code = ["--code", str(args.code)] if args.code else []
+    return ["--sizes", str(n), "--batch", str(batch), "--repeats", str(args.repeats), *code]
 
 
 def beside(args: argparse.Namespace) -> list[str]:
     lines = ["| | ours, ms | released code, ms | ratio |", "| --- | --- | --- | --- |"]
     for n in args.sizes:
-        mine: list[dict[str, float]] = []
-        theirs: dict[str, list[dict[str, float]]] = {name: [] for name in ALLOCATORS}
-        for _ in range(args.rounds):
-            mine.append(run("ours", n, args.batch, args, ALLOCATORS["large pages"]))
-            for name, allocator in ALLOCATORS.items():
-                theirs[name].append(run("peer", n, args.batch, args, allocator))
-            print(n, mine[-1], {name: rows[-1] for name, rows in theirs.items()}, file=sys.stderr)
+        mine, theirs = in_turns(__file__, arguments(n, args.batch, args), args.rounds)
         for what in mine[0]:
             us = np.median([row[what] for row in mine])
-            them = min(np.median([row[what] for row in rows]) for rows in theirs.values())
+            them = theirs(what)
             lines.append(f"| {what}, {n} x {n} | {us:.0f} | {them:.0f} | {us / them:.2f} |")
     return lines
 
@@ -109,7 +97,7 @@ def growth(args: argparse.Namespace) -> list[str]:
     lines = ["| points | forward, ns per point and sample | step |", "| --- | --- | --- |"]
     for n in args.points:
         batch = max(1, 2 * 256**2 // n**2)  # alike in size, so that caches and threads play the same part
-        rows = [run("ours", n, batch, args, ALLOCATORS["large pages"]) for _ in range(args.rounds)]
+        rows = [run(__file__, "ours", arguments(n, batch, args)) for _ in range(args.rounds)]
         cost = {what: 1e6 * np.median([row[what] for row in rows]) / (batch * n**2) for what in ("forward", "step")}
         lines.append(f"| {n} x {n}, batch {batch} | {cost['forward']:.0f} | {cost['step']:.0f} |")
         print(lines[-1], file=sys.stderr)

@@ -27,6 +27,7 @@ from neuralops.schedules import one_cycle
 
 MEDIA = {"rough": {"values": (12.0, 2.0), "tau": 5.0}, "smooth": {"values": (12.0, 3.0), "tau": 3.0}}
 RATES = {"MgNO": 1.5e-3, "FNO": 3e-3}
+SYMMETRIES = 8  # of the square
 
 
 def parse() -> argparse.Namespace:
@@ -43,9 +44,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fno-channels", type=int, default=32)
     parser.add_argument("--fno-modes", type=int, default=16)
     parser.add_argument("--equal-seconds", action="store_true", help="also an FNO with as many seconds as the MgNO")
+    parser.add_argument("--symmetries", action="store_true", help="train on the mirror images of the samples too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.symmetries and args.num_epochs % SYMMETRIES:
+        parser.error(f"--num-epochs: expected a multiple of {SYMMETRIES} with --symmetries, got {args.num_epochs}.")
+    return args
 
 
 def networks(args: argparse.Namespace) -> dict[str, Any]:
@@ -60,10 +65,24 @@ def networks(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def images(samples: Samples) -> Samples:
+    """The samples and what they become under the other symmetries of the square, none of which the medium prefers."""
+
+    def all_of(x: np.ndarray) -> np.ndarray:
+        turned = (x, np.swapaxes(x, -1, -2))
+        return np.concatenate([y[..., ::i, ::j] for y in turned for i in (1, -1) for j in (1, -1)])
+
+    return Samples(all_of(samples.inputs), all_of(samples.outputs))
+
+
 def trained(name: str, network: Any, train: Samples, num_epochs: int, args: argparse.Namespace) -> tuple[Any, Any]:
     file = name.lower().replace(", ", "_").replace(" ", "_")
     op = Normalized(network, Normalizer.fit(train.inputs), Normalizer.fit(train.outputs))
     steps = -(-len(train.inputs) // args.batch_size)
+    if args.symmetries:  # every image is seen an eighth as often
+        train, passes = images(train), num_epochs // SYMMETRIES
+    else:
+        passes = num_epochs
     # The published recipe, Adam with decay in the gradient and one cycle per epoch, at rates that suit few epochs.
     rate = one_cycle(
         RATES[name.partition(",")[0]], num_epochs, steps, pct_start=0.2, div_factor=2, final_div_factor=100
@@ -74,7 +93,7 @@ def trained(name: str, network: Any, train: Samples, num_epochs: int, args: argp
         # Slopes weigh (2 pi)^2 less than in losses.h1, under which a MgNO leaves large smooth errors for long.
         loss=no.losses.fourier_h1(max_wavenumber=20),
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.add_decayed_weights(1e-6), optax.adam(rate)),
-        num_epochs=num_epochs,
+        num_epochs=passes,
         batch_size=args.batch_size,
         key=jax.random.key(args.seed + 2),
         checkpoint=args.output / file,
@@ -160,10 +179,13 @@ def main() -> None:
     for name in (*both, *(["FNO, as many seconds"] if args.equal_seconds else [])):
         num_epochs = args.num_epochs
         if name not in both:
-            num_epochs = round(num_epochs * np.median(histories["MgNO"].seconds) / np.median(histories["FNO"].seconds))
+            share = np.median(histories["MgNO"].seconds) / np.median(histories["FNO"].seconds)
+            unit = SYMMETRIES if args.symmetries else 1
+            num_epochs = unit * round(num_epochs * share / unit)
         network = both[name.partition(",")[0]]
         ops[name], histories[name] = trained(name, network, train, num_epochs, args)
-        seconds[name] = f"{num_epochs} x {np.median(histories[name].seconds):.2f}"
+        per_epoch = np.median(histories[name].seconds) * len(histories[name].seconds) / num_epochs
+        seconds[name] = f"{num_epochs} x {per_epoch:.2f}"
     text = (
         f"{args.medium} medium, {args.num_points} x {args.num_points}, {args.num_train} samples, "
         f"{args.num_epochs} epochs\n\n" + judge(ops, seconds, train, test, problem.grid)

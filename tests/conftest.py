@@ -3,12 +3,14 @@
 import importlib.metadata
 import os
 
-# Tests compile more than they compute, so XLA spends less on optimising them; `.ci/run` sets the flags itself for the
-# oldest and the newest JAX, which therefore run the code that users run.
-flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones do not know it, and XLA aborts on the unknown
-    flags += " --xla_cpu_use_fusion_emitters=false"  # the older code generator, which takes half the time
-os.environ.setdefault("XLA_FLAGS", flags)
+# Tests compile more than they compute, so XLA spends less on optimising them, and where it knows the older code
+# generator, which takes half the time, uses that (XLA aborts on a flag it does not know). `.ci/run` sets the flags itself
+# for the oldest and the newest JAX, which therefore run the code that users run.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10."),
+)
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax

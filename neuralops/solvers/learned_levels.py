@@ -88,13 +88,17 @@ def corrected(
 ) -> tuple[Corrections, list[Array]]:
     """The corrections of a level and the corrected faces of the next coarser one, from what the network returned."""
     lines, ndim = stencil.lines, len(stencil.lines)
-    channel = iter(out)
+    nodes = lines[0].coarsening == "nodes"
+    counts = [2 * ndim, ndim * 2**ndim if nodes else 0]
+    logarithms, leaning, relaxation = lax.split(out, (*counts, out.shape[0] - sum(counts)), 0)
+    channel = iter(logarithms)
     faces = [c * _factor(_coarse_logarithm(channel, coarse, axis)) for axis, c in enumerate(coarse_faces)]
-    transfer = _leaning(channel, stencil) if lines[0].coarsening == "nodes" else stencil
+    transfer = _leaning(iter(_factor(leaning)), stencil) if nodes else stencil
+    shares = iter(1 / _relaxation(relaxation) - 1)  # of all channels at once: one kernel each
 
     def lag(colour: int) -> Parts | None:
         parts = {
-            p: stencil.total(p, range(ndim)) * (1 / _relaxation(_from_blocks(next(channel), lines, p)) - 1)
+            p: stencil.total(p, range(ndim)) * _from_blocks(next(shares), lines, p)
             for p in parities(ndim)
             if colour_of(p) == colour
         }
@@ -128,7 +132,7 @@ def _coarse_logarithm(channel: Iterator[Array], coarse: Sequence[Line], axis: in
     return below + lax.concatenate([before(cut(above, n - 1, n, axis), periodic), above], axis)
 
 
-def _leaning(channel: Iterator[Array], stencil: Stencil) -> Stencil:
+def _leaning(factors: Iterator[Array], stencil: Stencil) -> Stencil:
     """The level with other conductances between the nodes in between and those that they lean on.
 
     Every face has one of each on its sides, or joins the ends of an odd periodic axis, across which nothing leans.
@@ -138,7 +142,7 @@ def _leaning(channel: Iterator[Array], stencil: Stencil) -> Stencil:
     for p in parities(ndim):
         for a in (a for a in range(ndim) if p[a] != lines[a].kept):
             at_even, at_odd = (p, flip(p, a)) if p[a] == 0 else (flip(p, a), p)
-            below, above = (_factor(_from_blocks(next(channel), lines, p)) for _ in (0, 1))
+            below, above = (_from_blocks(next(factors), lines, p) for _ in (0, 1))
             even, odd = (below, above) if p[a] == 0 else (above, below)
             for q, factor in ((at_even, even), (at_odd, odd)):
                 faces[a][q] = _scaled(stencil.faces[a][q], factor, a, shift=q is at_even and p[a] == 1)
