@@ -3,9 +3,9 @@
 import importlib.metadata
 import os
 
-# Tests compile more than they compute, so XLA spends less on optimising them, and takes the older code generator, in half
-# the time, where there is one (it aborts on a flag it does not know). `.ci/run` sets the flags itself for the oldest and
-# the newest JAX, which therefore run the code that users run.
+# Tests compile more than they compute, so XLA spends less on optimising them, and takes the older code generator, in
+# half the time, where there is one (it aborts on a flag it does not know). `.ci/run` sets the flags itself for the
+# oldest and the newest JAX, which therefore run the code that users run.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
