@@ -16,7 +16,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,14 +77,27 @@ FAMILIES: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def cycle(A: no.Diffusion, network: Any, sweeps: int) -> no.Multigrid:
-    return no.Multigrid(A, coarsening="nodes", pre=sweeps, post=sweeps, dtype="float32", learned=network)
+class Variant(NamedTuple):
+    """How many sweeps before and after the correction, and whether those after mirror those before."""
+
+    sweeps: int
+    symmetric: bool
+
+    def cycle(self, A: no.Diffusion, network: Any) -> no.Multigrid:
+        options: dict[str, Any] = {"pre": self.sweeps, "post": self.sweeps, "symmetric": self.symmetric}
+        return no.Multigrid(A, coarsening="nodes", dtype="float32", learned=network, **options)
 
 
-def decay(sweeps: int, network: Any, u: jax.Array) -> jax.Array:
+def method(M: no.Multigrid | None, rtol: float, **options: Any) -> no.CG | no.FlexibleCG:
+    if M is None or M.symmetric:
+        return no.CG(rtol, preconditioner=M, **options)
+    return no.FlexibleCG(rtol, memory=1, preconditioner=M, **options)
+
+
+def decay(variant: Variant, network: Any, u: jax.Array) -> jax.Array:
     """What is minimised, for one medium and one noise (the channels of u)."""
     A = no.Diffusion.from_coefficient(box(u.shape[-1]), u[0])
-    M = cycle(A, network, sweeps)
+    M = variant.cycle(A, network)
     return energy_decay(A, M, jax.lax.stop_gradient(M(u[1]))).reshape(1, 1, 1)
 
 
@@ -98,7 +111,7 @@ def train(network: Any, args: argparse.Namespace) -> tuple[Any, float]:
         steps = epochs * (args.samples // args.batch_size)
         rate = optax.cosine_decay_schedule(args.learning_rate / (1 + stage), steps)
         op, history = no.fit(
-            jax.tree_util.Partial(jax.tree_util.Partial(decay, args.sweeps), network),
+            jax.tree_util.Partial(jax.tree_util.Partial(decay, args.variant), network),
             (inputs, jnp.zeros((args.samples, 1, 1, 1), jnp.float32)),
             loss=lambda prediction, target: jnp.mean(prediction),
             optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
@@ -117,18 +130,18 @@ def train(network: Any, args: argparse.Namespace) -> tuple[Any, float]:
 
 
 @functools.cache
-def programs(n: int, network: Any, sweeps: int) -> dict[str, tuple[Callable, Callable, Callable]]:
+def programs(n: int, network: Any, variant: Variant) -> dict[str, tuple[Callable, Callable, Callable]]:
     """By method: builds the cycle, solves with it, and does both, as where every solve has a medium of its own."""
     medium = functools.partial(no.Diffusion.from_coefficient, box(n))
 
     def solve(a: jax.Array, b: jax.Array, M: Any) -> no.Solution:
-        return no.solve(medium(a), b, no.CG(1e-6, preconditioner=M, max_steps=5000))
+        return no.solve(medium(a), b, method(M, 1e-6, max_steps=5000))
 
     builders: dict[str, Callable] = {
         name: lambda a, options=options: no.Multigrid(medium(a), dtype="float32", **options)
         for name, options in CLASSICAL.items()
     }
-    builders["learned"] = lambda a: cycle(medium(a), network, sweeps)
+    builders["learned"] = lambda a: variant.cycle(medium(a), network)
     builders["CG"] = lambda a: None
     both = lambda build: lambda a, b: solve(a, b, build(a))
     return {name: (jax.jit(build), jax.jit(solve), jax.jit(both(build))) for name, build in builders.items()}
@@ -136,7 +149,7 @@ def programs(n: int, network: Any, sweeps: int) -> dict[str, tuple[Callable, Cal
 
 def measure(n: int, family: str, network: Any, args: argparse.Namespace) -> dict[str, tuple[float, float, float]]:
     """By method the mean iterations to 1e-6, and medians of seconds to solve, and to build the cycle and solve."""
-    methods = programs(n, network, args.sweeps)
+    methods = programs(n, network, args.variant)
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in methods}
     for sample in range(args.test_samples):
         rng = np.random.default_rng([args.seed, 1000, sample])
@@ -194,9 +207,9 @@ def figure(network: Any, args: argparse.Namespace) -> Figure:
     image = left.imshow(np.log10(a).T, origin="lower")
     shown.colorbar(image, ax=left, label="log10 conductivity")
     cycles = {name: no.Multigrid(A, dtype="float32", **options) for name, options in CLASSICAL.items()}
-    cycles |= {f"learned, V({args.sweeps},{args.sweeps})": cycle(A, network, args.sweeps)}
+    cycles |= {f"learned, V({args.sweeps},{args.sweeps})": args.variant.cycle(A, network)}
     for name, M in cycles.items():
-        solution = no.solve(A, b, no.CG(1e-10, preconditioner=M, history=1000, max_steps=999))
+        solution = no.solve(A, b, method(M, 1e-10, history=1000, max_steps=999))
         right.semilogy(solution.history, label=name, lw=2.5 if "learned" in name else 1.2)
     right.set(xlabel="steps of CG", ylabel="relative residual", title=f"{n} x {n}, a medium it has not seen")
     right.legend()
@@ -220,6 +233,7 @@ def main() -> None:
     parser.add_argument("--n-layers", type=int, default=1)
     parser.add_argument("--n-spatial", type=int, default=1)
     parser.add_argument("--sweeps", type=int, default=2)
+    parser.add_argument("--free", action="store_true", help="sweeps after the correction on their own; FlexibleCG")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--network", type=Path, help="a saved network, instead of training one")
@@ -233,7 +247,8 @@ def main() -> None:
     args.far = args.far or [f for f in FAMILIES if f not in args.families and (args.full or f == "constant")]
     jax.config.update("jax_enable_x64", True)
 
-    channels = no.Multigrid.learned_channels(2, pre=args.sweeps, post=args.sweeps)
+    args.variant = Variant(args.sweeps, not args.free)
+    channels = no.Multigrid.learned_channels(2, pre=args.sweeps, post=args.sweeps, symmetric=not args.free)
     network = no.MultigridDirection(
         *channels,
         args.hidden_channels,

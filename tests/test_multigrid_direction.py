@@ -1,6 +1,7 @@
 """The learned cycle: at zero the classical one; symmetric positive definite whatever the network; it can learn."""
 
 import functools
+import itertools
 
 import equinox as eqx
 import jax
@@ -15,7 +16,7 @@ from neuralops.models import MultigridDirection
 from neuralops.solvers import CG, Diffusion, FlexibleCG, Multigrid, solve
 from neuralops.solvers.direction_losses import angle_loss
 from neuralops.solvers.energy_decay import energy_decay
-from neuralops.solvers.learned_levels import features
+from neuralops.solvers.learned_levels import _from_blocks, _parities, _to_blocks, features
 
 WALLS = (("dirichlet", "neumann"), "periodic")
 slow = pytest.mark.slow
@@ -108,10 +109,27 @@ def test_solves_with_cg_and_the_free_one_with_flexible_cg(x64):
     assert abs(float(jnp.vdot(u, M(v)) / jnp.vdot(v, M(u))) - 1) > 1e-3  # the free one is not symmetric
 
 
+@pytest.mark.parametrize("coarsening", ["nodes", "cells"])
+def test_a_block_holds_the_points_that_share_a_coarse_point(coarsening):
+    """Ends of every kind, even and odd counts: the one that stays is last in its block, and blocks lose no point."""
+    for ends, n in itertools.product(("dirichlet", "neumann", "periodic", ("neumann", "dirichlet")), (14, 15)):
+        grid = Grid((n, 5), boundary=(ends, "dirichlet"))
+        lines = Multigrid(Diffusion(grid), coarsening=coarsening).levels[0].lines
+        numbers = 1 + jnp.arange(5.0 * n).reshape(n, 5)
+        blocks = _to_blocks(numbers[None], lines)
+        order = list(_parities(lines))
+        for channel, p in zip(blocks, order, strict=True):
+            np.testing.assert_array_equal(_from_blocks(channel, lines, p), numbers[p[0] :: 2, p[1] :: 2])
+        assert int(jnp.sum(blocks > 0)) == numbers.size
+        if coarsening == "nodes":
+            assert order[-1] == tuple(line.kept for line in lines)
+
+
 def test_features_do_not_see_the_unit_of_the_coefficient(x64):
     grid = Grid((20, 18), boundary=WALLS, centering="cell")
     a = coefficient(grid.shape)
-    see = jax.jit(lambda a: features(Multigrid(Diffusion.from_coefficient(grid, a)).levels[0]))
+    lines = Multigrid(Diffusion(grid)).levels[0].lines
+    see = jax.jit(lambda a: features(lines, Diffusion.from_coefficient(grid, a).all_faces()))
     np.testing.assert_allclose(see(a), see(1e4 * a), rtol=0, atol=1e-6)
     net = network(grid, 0.3)
     r = noise(Diffusion(grid))
@@ -143,17 +161,21 @@ def test_gradient_against_finite_differences(x64, boundary):
     assert max(float(jnp.abs(c).max()) for c in by_faces.faces) == 0
 
 
-def test_energy_decay_is_that_of_cg(x64):
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_energy_decay_is_that_of_the_solver(x64, symmetric):
     grid = Grid((12, 11), boundary="dirichlet")
     A = operators(grid)["variable"]
     matrix = np.asarray(A.as_matrix())
-    M = Multigrid(A)
+    M = Multigrid(A, symmetric=symmetric)
+    method = CG if symmetric else functools.partial(FlexibleCG, memory=1)
     b = noise(A)
     e = jnp.asarray(np.linalg.solve(matrix, b.ravel()).reshape(b.shape))
     np.testing.assert_allclose(energy_decay(A, M, e, steps=1, skip=0), jnp.log(angle_loss(A, e, M(b))), rtol=1e-8)
-    energy = lambda k: float(
-        jnp.vdot(d := e - solve(A, b, CG(0.0, atol=0.0, max_steps=k, preconditioner=M)).value, A(d))
-    )
+
+    def energy(k):
+        error = e - solve(A, b, method(0.0, atol=0.0, max_steps=k, preconditioner=M)).value
+        return float(jnp.vdot(error, A(error)))
+
     expected = 0.5 * np.log(energy(4) / energy(1)) / 3
     np.testing.assert_allclose(energy_decay(A, M, e, steps=4, skip=1), expected, rtol=1e-6)
 

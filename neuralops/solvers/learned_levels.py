@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 from neuralops.solvers.coarsening import Line
 from neuralops.solvers.smoothers import Stencil, colour_of
 from neuralops.solvers.stencil import after, before, cut
-from neuralops.solvers.sublattice import Parity, Parts, below_and_above, flip, parities
+from neuralops.solvers.sublattice import Parity, Parts, flip, parities
 
 __all__ = ["Corrections", "channel_counts", "corrected", "features"]
 
@@ -60,22 +60,18 @@ def channel_counts(ndim: int, nodes: bool, pre: int, post: int, symmetric: bool)
     return 2 * ndim * points + 1, 2 * ndim + (ndim * points if nodes else 0) + half_sweeps * points // 2
 
 
-def features(stencil: Stencil) -> Float[Array, "channels *blocks"]:
-    """Per point of a block the conductances below and above it along each axis, and a channel of ones.
+def features(lines: Sequence[Line], faces: Sequence[Array]) -> Float[Array, "channels *blocks"]:
+    """Per axis the conductances below and above each point of a block, and a channel of ones.
 
     As logarithms, centred and scaled; zero beyond the walls. The ones let the network see where these are.
     """
-    lines, ndim = stencil.lines, len(stencil.lines)
-    channels = []
-    for p in parities(ndim):
-        pairs = [below_and_above(stencil.faces[a], p, a, lines[a]) for a in range(ndim)]
-        total = functools.reduce(jnp.add, [below + above for below, above in pairs])
-        total = jnp.where(total > 0, total, 1)
-        for c in itertools.chain.from_iterable(pairs):
-            share = jnp.log(c / total + WEAKEST) + math.log(2 * ndim)
-            channels.append(_to_blocks(jnp.broadcast_to(share / 2 + 0.75, _shape(lines, p)), lines, p))
-    channels.append(jnp.ones_like(channels[0]))
-    return jnp.stack(channels)
+    ndim, counts = len(lines), [line.num_points for line in lines]
+    pairs = [(cut(c, 0, n, a), cut(c, 1, n + 1, a)) for a, (c, n) in enumerate(zip(faces, counts, strict=True))]
+    total = functools.reduce(jnp.add, [below + above for below, above in pairs])
+    total = jnp.where(total > 0, total, 1)
+    shares = jnp.stack([jnp.broadcast_to(c / total, counts) for c in itertools.chain.from_iterable(pairs)])
+    channels = _to_blocks((jnp.log(shares + WEAKEST) + math.log(2 * ndim)) / 2 + 0.75, lines)
+    return jnp.concatenate([channels, jnp.ones_like(channels[:1])])
 
 
 def corrected(
@@ -99,7 +95,7 @@ def corrected(
     def lag(colour: int) -> Parts | None:
         parts = {
             p: stencil.total(p, range(ndim)) * _from_blocks(next(shares), lines, p)
-            for p in parities(ndim)
+            for p in _parities(lines)
             if colour_of(p) == colour
         }
         # Where an odd periodic axis makes points of one colour neighbours, overrelaxation could amplify.
@@ -139,7 +135,7 @@ def _leaning(factors: Iterator[Array], stencil: Stencil) -> Stencil:
     """
     lines, ndim = stencil.lines, len(stencil.lines)
     faces: list[Parts] = [{} for _ in lines]
-    for p in parities(ndim):
+    for p in _parities(lines):
         for a in (a for a in range(ndim) if p[a] != lines[a].kept):
             at_even, at_odd = (p, flip(p, a)) if p[a] == 0 else (flip(p, a), p)
             below, above = (_from_blocks(next(factors), lines, p) for _ in (0, 1))
@@ -173,20 +169,36 @@ def _place(line: Line, bit: int) -> tuple[int, int, bool]:
     return n // 2 + 1, 1, False
 
 
-def _to_blocks(v: Array, lines: Sequence[Line], p: Parity) -> Array:
-    """The values at the points of one parity, on the grid of blocks; zero where a block lacks that point."""
-    for a, (line, bit) in enumerate(zip(lines, p, strict=True)):
-        count, first, wraps = _place(line, bit)
+def _parities(lines: Sequence[Line]) -> Iterator[Parity]:
+    """In the order of the points in a block, so that a channel has the same meaning at every kind of wall."""
+    for place in parities(len(lines)):
+        yield tuple(bit if _in_front(line) == 0 else 1 - bit for bit, line in zip(place, lines, strict=True))
+
+
+def _in_front(line: Line) -> int:
+    """1 where point 0 stays: first in its block is the one below, beyond the wall or around a periodic line."""
+    return int(line.coarsening == "nodes" and not line.kept)
+
+
+def _to_blocks(v: Float[Array, "channels *grid"], lines: Sequence[Line]) -> Float[Array, "channels_points *blocks"]:
+    """A field on the grid of blocks, per channel the points of a block; zero where a block lacks a point."""
+    shape = [v.shape[0]]
+    for a, line in enumerate(lines, 1):
+        count, _, wraps = _place(line, 1)
         if wraps:
             v = jnp.roll(v, 1, a)
         else:
-            v = lax.pad(v, jnp.zeros((), v.dtype), [(first, count - first - v.shape[a], 0) if b == a else (0, 0, 0)
-                                                    for b in range(v.ndim)])  # fmt: skip
-    return v
+            first = _in_front(line)
+            widths = [(first, 2 * count - line.num_points - first, 0) if b == a else (0, 0, 0) for b in range(v.ndim)]
+            v = lax.pad(v, jnp.zeros((), v.dtype), widths)
+        shape += [count, 2]
+    ndim = len(lines)
+    v = v.reshape(shape).transpose(0, *range(2, 2 * ndim + 1, 2), *range(1, 2 * ndim + 1, 2))
+    return v.reshape(-1, *shape[1::2])
 
 
 def _from_blocks(v: Array, lines: Sequence[Line], p: Parity) -> Array:
-    """The inverse of `_to_blocks`."""
+    """The values at the points of one parity from one channel on the grid of blocks."""
     for a, (line, bit, n) in enumerate(zip(lines, p, _shape(lines, p), strict=True)):
         _, first, wraps = _place(line, bit)
         v = jnp.roll(v, -1, a) if wraps else cut(v, first, first + n, a)

@@ -158,11 +158,11 @@ class Multigrid(AbstractOperator):
             levels.append(Stencil(lines, faces))
             coarse_axes.append(axes)
             coarse = tuple(coarsened(line) or line if a in axes else line for a, line in enumerate(lines))
-            faces = [coarse_faces(c, lines, coarse, axis) for axis, c in enumerate(faces)]
+            fine, faces = faces, [coarse_faces(c, lines, coarse, axis) for axis, c in enumerate(faces)]
             corrections.append(None)
             if learned is not None and len(axes) == len(lines):  # levels that coarsen some axes only stay classical
                 sweeps = (self.pre, self.post)
-                out = _answer(self.learned, levels[-1], self._channels(lines[0].coarsening))
+                out = _answer(self.learned, lines, fine, self._channels(lines[0].coarsening))
                 corrections[-1], faces = corrected(out, levels[-1], coarse, faces, sweeps, self.symmetric)
             lines = coarse
         self.levels, self.corrections, self.coarse_axes = tuple(levels), tuple(corrections), tuple(coarse_axes)
@@ -276,9 +276,9 @@ def _check_learned(M: Multigrid, lines: Sequence[Line]) -> None:
         )
 
 
-def _answer(learned: Any, level: Stencil, counts: tuple[int, int]) -> Array:
+def _answer(learned: Any, lines: Sequence[Line], faces: Sequence[Array], counts: tuple[int, int]) -> Array:
     """What the network returns for a level, computed in the precision of its parameters."""
-    u = features(level)
+    u = features(lines, faces)
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(learned)]
     out = learned(u.astype(jnp.result_type(*dtypes)) if dtypes else u)
     wanted = (counts[1], *u.shape[1:])
@@ -287,7 +287,7 @@ def _answer(learned: Any, level: Stencil, counts: tuple[int, int]) -> Array:
             f"learned: expected a map from {u.shape} to {wanted}, got {out.shape}; make the network with the channels "
             f"{counts} of Multigrid.learned_channels(...)."
         )
-    return out.astype(level.dtype)
+    return out.astype(faces[0].dtype)
 
 
 def _lines(A: Any, kind: str) -> tuple[Line, ...]:
