@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import pytest
 from test_examples_solvers import load
 
@@ -22,3 +23,20 @@ def test_a_trained_direction_halves_the_steps_of_cg(tmp_path, monkeypatch, capsy
     assert isinstance(no.load(tmp_path / "direction.safetensors"), no.DirectionNet)
     assert (tmp_path / "deep_conjugate_direction.png").stat().st_size > 10_000
     assert "saved" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_short_training_shortens_the_learned_cycle(tmp_path, monkeypatch):
+    module = load("learned_multigrid")
+    monkeypatch.setattr(sys, "argv", ["x", "--output", str(tmp_path), "--quiet"])
+    try:
+        module.main()
+    finally:
+        jax.config.update("jax_enable_x64", False)  # the example sets it
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "table.md").read_text().splitlines() if "^2 |" in line]
+    steps = {row[0].strip(): [float(row[i].split()[0]) for i in (2, 3, 4)] for row in rows}
+    _, classical, learned = steps["rough"]
+    assert learned < 0.9 * classical
+    assert all(learned <= cg for cg, _, learned in steps.values())
+    assert isinstance(no.load(tmp_path / "network.safetensors"), no.MultigridDirection)
+    assert (tmp_path / "learned_multigrid.png").stat().st_size > 10_000
