@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/learned_multigrid"))
     args = parser.parse_args()
     args.sizes = args.sizes or ([32, 64] if args.full else [32])
-    args.epochs = args.epochs or ([25, 8] if args.full else [2])
+    args.epochs = args.epochs or ([64, 24] if args.full else [2])
     args.samples = args.samples or (1024 if args.full else 512)
     args.test_samples = args.test_samples or (4 if args.full else 2)
     args.test_sizes = args.test_sizes or ([64, 128, 256] if args.full else [64])
