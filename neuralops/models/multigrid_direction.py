@@ -28,7 +28,7 @@ class MultigridDirection(AbstractOperator):
     no.solve(A, b, no.CG(1e-6, preconditioner=M))
     ```
 
-    One network serves all levels of all sizes: it reads the conductances of a level point by point and returns
+    One network serves the levels of all sizes: it reads the conductances of a level point by point and returns
     logarithms of factors, for the conductances of the next level, the interpolation and the relaxation. Its last
     layer starts at zero, so that all factors are 1. The cycle stays linear, and symmetric positive definite, whatever
     the parameters; a solve with `CG` is therefore right with any of them, and only the number of steps is learned. It

@@ -27,7 +27,7 @@ __all__ = ["Multigrid"]
 
 STRONG = 1 / 3  # an axis is coarsened when its coupling is at least this fraction of the strongest
 COARSEST_POINTS = 64  # solved by a dense generalised inverse
-LEARNED_POINTS = 256  # levels below the finest with no more points stay classical: corrections there bought no step
+LEARNED_LEVELS = 2  # the finest; corrections of those below took off a hundredth of the steps
 GATHER_POINTS = 4096  # a grid divided over devices is gathered on each when a level has no more points
 
 
@@ -65,10 +65,10 @@ class Multigrid(AbstractOperator):
       are coarsened, until the others have caught up (mesh widths are accounted for without it).
     - `symmetric`: see above.
     - `dtype`: precision of the cycle; `"float32"` inside a float64 solve costs no accuracy and about half the time.
-    - `learned`: a network that corrects coarse conductances, interpolation and relaxation of the levels, from the
-      conductances there (`learned_levels.py`): a map from fields to fields with the channels of `learned_channels`,
-      commonly a `models.MultigridDirection`. It runs once, when the cycle is built; gradients flow through to its
-      parameters. Zeros are the classical cycle. With `symmetric=True` (and then `pre` = `post`) the cycle is symmetric
+    - `learned`: a network that corrects coarse conductances, interpolation and relaxation of the two finest levels,
+      from the conductances there (`learned_levels.py`): a map from fields to fields with the channels of
+      `learned_channels`, commonly a `models.MultigridDirection`. It runs once, when the cycle is built; gradients flow
+      through to its parameters. Zeros are the classical cycle. With `symmetric=True` (and then `pre` = `post`) the cycle is symmetric
       positive definite whatever the network returns. For V cycles with the red-black smoother.
 
     Grid-locked. Fields may have leading axes.
@@ -161,8 +161,7 @@ class Multigrid(AbstractOperator):
             coarse = tuple(coarsened(line) or line if a in axes else line for a, line in enumerate(lines))
             fine, faces = faces, [coarse_faces(c, lines, coarse, axis) for axis, c in enumerate(faces)]
             corrections.append(None)
-            worth_it = points > LEARNED_POINTS or len(levels) == 1
-            if learned is not None and worth_it and len(axes) == len(lines):  # or stays classical
+            if learned is not None and len(levels) <= LEARNED_LEVELS and len(axes) == len(lines):  # or stays classical
                 sweeps = (self.pre, self.post)
                 out = _answer(self.learned, lines, fine, self._channels(lines[0].coarsening))
                 corrections[-1], faces = corrected(out, levels[-1], coarse, faces, sweeps, self.symmetric)
