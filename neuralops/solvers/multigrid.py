@@ -68,8 +68,8 @@ class Multigrid(AbstractOperator):
     - `learned`: a network that corrects coarse conductances, interpolation and relaxation of the two finest levels,
       from the conductances there (`learned_levels.py`): a map from fields to fields with the channels of
       `learned_channels`, commonly a `models.MultigridDirection`. It runs once, when the cycle is built; gradients flow
-      through to its parameters. Zeros are the classical cycle. With `symmetric=True` (and then `pre` = `post`) the cycle is symmetric
-      positive definite whatever the network returns. For V cycles with the red-black smoother.
+      through to its parameters. Zeros are the classical cycle. With `symmetric=True` (and then `pre` = `post`) the
+      cycle is symmetric positive definite whatever the network returns. For V cycles with the red-black smoother.
 
     Grid-locked. Fields may have leading axes.
 
