@@ -125,6 +125,13 @@ def test_a_block_holds_the_points_that_share_a_coarse_point(coarsening):
             assert order[-1] == tuple(line.kept for line in lines)
 
 
+def test_the_two_finest_levels_are_learned():
+    grid = Grid((40, 40), boundary="dirichlet")
+    net = network(grid)
+    M = jax.eval_shape(lambda: Multigrid(Diffusion(grid), coarsening="nodes", learned=net))
+    assert [c is not None for c in M.corrections] == [True, True, False]
+
+
 def test_features_do_not_see_the_unit_of_the_coefficient(x64):
     grid = Grid((20, 18), boundary=WALLS, centering="cell")
     a = coefficient(grid.shape)
