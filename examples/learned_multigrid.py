@@ -1,6 +1,6 @@
 """Multigrid whose coarse levels are learned, for a rough medium: conductivity drawn cell by cell over four decades.
 
-    python examples/learned_multigrid.py          # a short training, a small table; a minute and a half
+    python examples/learned_multigrid.py          # a short training, a small table; a minute
     python examples/learned_multigrid.py --full   # the study: minutes of training, up to four times the trained size
 
 The network starts as the classical cycle and is trained on how fast conjugate gradients reduce the energy of an error
@@ -68,6 +68,8 @@ def board(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.where((x[:, None] + y) % 2, 1e3, 1.0)
 
 
+MAX_STEPS = 5000
+
 FAMILIES: dict[str, Callable[..., np.ndarray]] = {
     "rough": rough,
     "coins": coins,
@@ -88,10 +90,10 @@ class Variant(NamedTuple):
         return no.Multigrid(A, coarsening="nodes", dtype="float32", learned=network, **options)
 
 
-def method(M: no.Multigrid | None, rtol: float, **options: Any) -> no.CG | no.FlexibleCG:
+def method(M: no.Multigrid | None, rtol: float | jax.Array) -> no.CG | no.FlexibleCG:
     if M is None or M.symmetric:
-        return no.CG(rtol, preconditioner=M, **options)
-    return no.FlexibleCG(rtol, memory=1, preconditioner=M, **options)
+        return no.CG(rtol, preconditioner=M, max_steps=MAX_STEPS, history=MAX_STEPS)
+    return no.FlexibleCG(rtol, memory=1, preconditioner=M, max_steps=MAX_STEPS, history=MAX_STEPS)
 
 
 def decay(variant: Variant, network: Any, u: jax.Array) -> jax.Array:
@@ -134,8 +136,8 @@ def programs(n: int, network: Any, variant: Variant) -> dict[str, tuple[Callable
     """By method: builds the cycle, solves with it, and does both, as where every solve has a medium of its own."""
     medium = functools.partial(no.Diffusion.from_coefficient, box(n))
 
-    def solve(a: jax.Array, b: jax.Array, M: Any) -> no.Solution:
-        return no.solve(medium(a), b, method(M, 1e-6, max_steps=5000))
+    def solve(a: jax.Array, b: jax.Array, M: Any, rtol: float | jax.Array = 1e-6) -> no.Solution:
+        return no.solve(medium(a), b, method(M, rtol))
 
     builders: dict[str, Callable] = {
         name: lambda a, options=options: no.Multigrid(medium(a), dtype="float32", **options)
@@ -161,7 +163,7 @@ def measure(n: int, family: str, network: Any, args: argparse.Namespace) -> dict
                 if name == "CG" and repeat > 1:
                     continue
                 times = [time.perf_counter()]
-                solution = jax.block_until_ready(solve(a, b, cycles[name]))
+                solution = jax.block_until_ready(solve(a, b, cycles[name], 1e-6))
                 times.append(time.perf_counter())
                 jax.block_until_ready(both(a, b))
                 times.append(time.perf_counter())
@@ -201,16 +203,19 @@ def figure(network: Any, args: argparse.Namespace) -> Figure:
     n = args.test_sizes[-1]
     rng = np.random.default_rng([args.seed, 2000])
     a = jnp.asarray(FAMILIES[args.families[0]](rng, n))
-    A, b = no.Diffusion.from_coefficient(box(n), a), jnp.asarray(rng.normal(size=(n, n)))
+    b = jnp.asarray(rng.normal(size=(n, n)))
     shown = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = shown.subplots(1, 2)
     image = left.imshow(np.log10(a).T, origin="lower")
     shown.colorbar(image, ax=left, label="log10 conductivity")
-    cycles = {name: no.Multigrid(A, dtype="float32", **options) for name, options in CLASSICAL.items()}
-    cycles |= {f"learned, V({args.sweeps},{args.sweeps})": args.variant.cycle(A, network)}
-    for name, M in cycles.items():
-        solution = no.solve(A, b, method(M, 1e-10, history=1000, max_steps=999))
-        right.semilogy(solution.history, label=name, lw=2.5 if "learned" in name else 1.2)
+    for name, (build, solve, _) in programs(n, network, args.variant).items():
+        if name == "CG":
+            continue
+        label = f"learned, V({args.sweeps},{args.sweeps})" if name == "learned" else name
+        solution = solve(a, b, build(a), 1e-10)
+        right.semilogy(
+            solution.history[: int(solution.num_steps) + 1], label=label, lw=2.5 if name == "learned" else 1.2
+        )
     right.set(xlabel="steps of CG", ylabel="relative residual", title=f"{n} x {n}, a medium it has not seen")
     right.legend()
     return shown
