@@ -4,9 +4,9 @@
     python examples/mgno_darcy.py --num-points 64 --num-train 1000 --hidden-channels 24 --n-layers 4 --num-epochs 40 \\
         --equal-seconds                                      # the study in docs/mgno.md
 
-The study's smooth medium: --medium smooth --num-epochs 80 --symmetries. Both are trained for the same epochs; with --equal-seconds a third network is an FNO that may train as long as the MgNO
-did. Data, checkpoints, report and figure lie under --output; a run that was interrupted goes on where it stopped when
-it is started again with the same arguments.
+The study's smooth medium: --medium smooth --num-epochs 80 --symmetries. Both are trained for the same epochs; with
+--equal-seconds a third network is an FNO that may train as long as the MgNO did. Data, checkpoints, report and figure
+lie under --output; a run that was interrupted goes on where it stopped when it is started again with the same arguments.
 """
 
 from __future__ import annotations
