@@ -6,7 +6,8 @@
 
 The study's smooth medium: --medium smooth --num-epochs 80 --symmetries. Both are trained for the same epochs; with
 --equal-seconds a third network is an FNO that may train as long as the MgNO did. Data, checkpoints, report and figure
-lie under --output; a run that was interrupted goes on where it stopped when it is started again with the same arguments.
+lie under --output; a run that was interrupted goes on where it stopped when it is started again with the same
+arguments.
 """
 
 from __future__ import annotations
