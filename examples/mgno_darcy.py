@@ -132,7 +132,7 @@ def judge(ops: dict[str, Any], seconds: dict[str, str], train: Samples, test: Sa
     return "\n".join(lines)
 
 
-def plot(ops: dict[str, Any], histories: dict[str, Any], test: Samples, path: Path) -> None:
+def plot(ops: dict[str, Any], histories: dict[str, Any], epochs: int, test: Samples, path: Path) -> None:
     """A sample, both predictions' errors on one scale, their errors across the middle, and the losses."""
     a, u = test.inputs[0, 0], test.outputs[0, 0]
     errors = {name: np.asarray(op(test.inputs[0]))[0] - u for name, op in ops.items()}
@@ -156,7 +156,8 @@ def plot(ops: dict[str, Any], histories: dict[str, Any], test: Samples, path: Pa
     x = (np.arange(u.shape[0]) + 0.5) / u.shape[0]
     for colour, (name, e) in zip(("#1f77b4", "#d1495b"), errors.items(), strict=True):
         axes[0, 2].plot(x, e[:, middle], color=colour, label=name)
-        axes[1, 2].plot(1 + np.arange(len(histories[name].loss)), histories[name].loss, color=colour, label=name)
+        passes = len(histories[name].loss)
+        axes[1, 2].plot(epochs / passes * (1 + np.arange(passes)), histories[name].loss, ".-", color=colour, label=name)
     axes[0, 2].axhline(0, color="#999999", linewidth=0.8)
     axes[0, 2].set(title="error across the middle", xlabel="x")
     axes[1, 2].set(title="training loss", xlabel="epoch", yscale="log")
@@ -193,7 +194,7 @@ def main() -> None:
     )
     print(text)
     (args.output / "report.md").write_text(text + "\n")
-    plot({name: ops[name] for name in both}, histories, test, args.output / "mgno_darcy.png")
+    plot({name: ops[name] for name in both}, histories, args.num_epochs, test, args.output / "mgno_darcy.png")
     print(f"\nsaved: {args.output}/mgno_darcy.png, report.md, mgno.safetensors, fno.safetensors, the data (*.h5)")
 
 

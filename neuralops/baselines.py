@@ -53,7 +53,8 @@ def linear_pod(data: Any, *, num_modes: int = 32, ridge: float = 1e-6) -> jax.tr
     samples = check_samples(data, "data")
     if isinstance(num_modes, bool) or not isinstance(num_modes, int) or not 1 <= num_modes < len(samples.inputs):
         raise ValueError(
-            f"num_modes: expected 1 to {len(samples.inputs) - 1}, fewer than the samples, got {num_modes!r}; give 32."
+            f"num_modes: expected 1 to {len(samples.inputs) - 1}, fewer than the samples, got {num_modes!r}; give "
+            f"num_modes={max(min(32, len(samples.inputs) - 1), 1)} or more samples."
         )
     if not ridge >= 0:
         raise ValueError(f"ridge: expected zero or more, got {ridge!r}; give 1e-6.")

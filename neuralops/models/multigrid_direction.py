@@ -32,7 +32,7 @@ class MultigridDirection(AbstractOperator):
     logarithms of factors, for the conductances of the next level, the interpolation and the relaxation. Its last
     layer starts at zero, so that all factors are 1. The cycle stays linear, and symmetric positive definite, whatever
     the parameters; a solve with `CG` is therefore right with any of them, and only the number of steps is learned. It
-    acts when the cycle is built; a step of the solve costs about a tenth more.
+    acts when the cycle is built; a step of the solve costs a tenth to a quarter more.
 
     Trained by `solvers.energy_decay` on problems of the family it is meant for (`examples/learned_multigrid.py`).
 

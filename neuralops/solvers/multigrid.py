@@ -161,7 +161,8 @@ class Multigrid(AbstractOperator):
             coarse = tuple(coarsened(line) or line if a in axes else line for a, line in enumerate(lines))
             fine, faces = faces, [coarse_faces(c, lines, coarse, axis) for axis, c in enumerate(faces)]
             corrections.append(None)
-            if learned is not None and len(levels) <= LEARNED_LEVELS and len(axes) == len(lines):  # or stays classical
+            # Levels that coarsen some axes only stay classical, as coarser ones do.
+            if learned is not None and len(levels) <= LEARNED_LEVELS and len(axes) == len(lines):
                 sweeps = (self.pre, self.post)
                 out = _answer(self.learned, lines, fine, self._channels(lines[0].coarsening))
                 corrections[-1], faces = corrected(out, levels[-1], coarse, faces, sweeps, self.symmetric)
