@@ -21,8 +21,8 @@ import scipy.sparse.linalg as spl
 from pyamg import gallery
 
 from neuralops.solvers import CG, solve
-from neuralops.solvers.null_space import NullSpace
-from neuralops.solvers.preconditioners import Jacobi
+from neuralops.solvers.algebra.null_space import NullSpace
+from neuralops.solvers.krylov.preconditioners import Jacobi
 from neuralops.solvers.solution import Result
 
 

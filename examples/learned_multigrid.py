@@ -25,7 +25,7 @@ import optax
 from matplotlib.figure import Figure
 
 import neuralops as no
-from neuralops.solvers.energy_decay import energy_decay
+from neuralops.solvers.learning.energy_decay import energy_decay
 
 CLASSICAL = {
     f"{coarsening}, V({sweeps},{sweeps})": {"coarsening": coarsening, "pre": sweeps, "post": sweeps}

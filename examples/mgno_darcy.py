@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 import neuralops as no
 from neuralops.data import Normalized, Normalizer, Samples
-from neuralops.schedules import one_cycle
+from neuralops.training.schedules import one_cycle
 
 MEDIA = {"rough": {"values": (12.0, 2.0), "tau": 5.0}, "smooth": {"values": (12.0, 3.0), "tau": 3.0}}
 RATES = {"MgNO": 1.5e-3, "FNO": 3e-3}

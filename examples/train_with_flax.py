@@ -25,7 +25,7 @@ from flax.training.train_state import TrainState
 import neuralops as no
 from neuralops.data import Normalized, Normalizer, Samples
 from neuralops.interop.flax import from_linen, from_nnx, to_linen, to_nnx
-from neuralops.losses import relative_l2
+from neuralops.training.losses import relative_l2
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -8,11 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuralops import baselines as baselines
     from neuralops import data as data
     from neuralops import interop as interop
-    from neuralops import losses as losses
-    from neuralops import metrics as metrics
     from neuralops import models as models
     from neuralops import nn as nn
     from neuralops import operator as operator
@@ -44,23 +41,16 @@ if TYPE_CHECKING:
     from neuralops.solvers import solve as solve
     from neuralops.training import DivergedError as DivergedError
     from neuralops.training import History as History
+    from neuralops.training import baselines as baselines
     from neuralops.training import evaluate as evaluate
     from neuralops.training import fit as fit
+    from neuralops.training import losses as losses
+    from neuralops.training import metrics as metrics
+    from neuralops.training import schedules as schedules
 
-_ROOMS = [
-    "baselines",
-    "data",
-    "interop",
-    "losses",
-    "metrics",
-    "models",
-    "nn",
-    "operator",
-    "pde",
-    "plotting",
-    "sharding",
-    "solvers",
-]
+_TOP = ["data", "interop", "models", "nn", "operator", "pde", "plotting", "sharding", "solvers", "training"]
+_TRAINING = ["baselines", "losses", "metrics", "schedules"]
+_ROOMS = {**{name: name for name in _TOP}, **{name: f"training.{name}" for name in _TRAINING}}
 _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
@@ -76,7 +66,7 @@ __all__ = sorted([*_ROOMS, *_HOMES])
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return importlib.import_module(f"neuralops.{name}")
+        return importlib.import_module(f"neuralops.{_ROOMS[name]}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"neuralops.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'neuralops' has no attribute {name!r}")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from neuralops.grid import Grid
-from neuralops.losses import relative_l2
-from neuralops.training_state import History
+from neuralops.training.losses import relative_l2
+from neuralops.training.state import History
 
 FIELD_COLOURS, ERROR_COLOURS = "viridis", "RdBu_r"  # perceptually even; diverging with white at zero
 TRUTH, GUESS, INK = "#222222", "#d1495b", "#555555"

@@ -22,9 +22,9 @@ from neuralops.grid import Grid
 from neuralops.operator import AbstractOperator, Envelope
 from neuralops.solvers import Diffusion, Solution
 from neuralops.solvers import solve as solve_here
-from neuralops.solvers.null_space import Constants
-from neuralops.solvers.stencil import after, cut, outflow, own_block, sides
-from neuralops.solvers.volumes import Widths, relative_volumes
+from neuralops.solvers.algebra.null_space import Constants
+from neuralops.solvers.elliptic.stencil import after, cut, outflow, own_block, sides
+from neuralops.solvers.elliptic.volumes import Widths, relative_volumes
 
 __all__ = ["BlockDiffusion", "solve"]
 

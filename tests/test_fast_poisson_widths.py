@@ -8,8 +8,9 @@ from test_fast_poisson import KINDS, WORDS, afresh, by_fft, check
 
 from neuralops import transforms
 from neuralops.grid import Grid
-from neuralops.solvers import CG, Diffusion, FastPoisson, fast_poisson, solve
-from neuralops.solvers.line_modes import Line, by_matrices
+from neuralops.solvers import CG, Diffusion, FastPoisson, solve
+from neuralops.solvers.direct import fast_poisson
+from neuralops.solvers.direct.line_modes import Line, by_matrices
 
 
 def stretched(n, extent, seed=0, symmetric=False):

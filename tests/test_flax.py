@@ -18,11 +18,11 @@ from neuralops.checkpoint import load, save
 from neuralops.data import Normalized, Normalizer
 from neuralops.grid import Grid
 from neuralops.interop.flax import NNXNetwork, from_linen, from_nnx, to_linen, to_nnx
-from neuralops.losses import relative_l2
 from neuralops.models import FNO
 from neuralops.operator import AbstractOperator, Envelope, as_pair, named_leaves
 from neuralops.solvers import CG, Diffusion, FastPoisson, solve
 from neuralops.training import evaluate, fit
+from neuralops.training.losses import relative_l2
 
 TINY = {"n_modes": (4, 4), "in_channels": 1, "out_channels": 2, "hidden_channels": 4, "n_layers": 1}
 STEPS = 5

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg
 
 import neuralops as no
-from neuralops.solvers.block_tridiagonal import solve_block_tridiagonal
+from neuralops.solvers.direct.block_tridiagonal import solve_block_tridiagonal
 
 key = jax.random.key(2)
 

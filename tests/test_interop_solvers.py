@@ -14,7 +14,7 @@ from neuralops.grid import Grid
 from neuralops.interop import lineax as to_lx
 from neuralops.interop import scipy as to_sp
 from neuralops.solvers import CG, Diffusion, FastPoisson, FlexibleCG, Inverse, solve
-from neuralops.solvers.matrices import as_linear_map
+from neuralops.solvers.algebra.matrices import as_linear_map
 
 
 def laplacian(n=9):

@@ -10,7 +10,7 @@ import scipy.sparse.linalg as spl
 from jax.experimental.sparse import BCOO, BCSR
 
 from neuralops.solvers import CG, solve
-from neuralops.solvers.matrices import DenseMatrix, SparseMatrix, as_linear_map
+from neuralops.solvers.algebra.matrices import DenseMatrix, SparseMatrix, as_linear_map
 from neuralops.solvers.solution import Result
 
 

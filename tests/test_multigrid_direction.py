@@ -14,9 +14,9 @@ import neuralops as no
 from neuralops.grid import Grid
 from neuralops.models import MultigridDirection
 from neuralops.solvers import CG, Diffusion, FlexibleCG, Multigrid, solve
-from neuralops.solvers.direction_losses import angle_loss
-from neuralops.solvers.energy_decay import energy_decay
-from neuralops.solvers.learned_levels import _from_blocks, _parities, _to_blocks, features
+from neuralops.solvers.learning.direction_losses import angle_loss
+from neuralops.solvers.learning.energy_decay import energy_decay
+from neuralops.solvers.multigrid.learned_levels import _from_blocks, _parities, _to_blocks, features
 
 WALLS = (("dirichlet", "neumann"), "periodic")
 slow = pytest.mark.slow

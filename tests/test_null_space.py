@@ -8,7 +8,7 @@ import scipy.ndimage as ndi
 
 from neuralops.grid import Grid
 from neuralops.solvers import CG, Diffusion, NullSpace, Result, solve
-from neuralops.solvers.null_space import floating_constants
+from neuralops.solvers.algebra.null_space import floating_constants
 
 WALLS = Grid((9, 8), (1.0, 1.2), "neumann", "node")
 HELD = Grid((9, 8), (1.0, 1.2), (("dirichlet", "neumann"), "neumann"), "cell")

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from neuralops import plotting
 from neuralops.grid import Grid
-from neuralops.training_state import History
+from neuralops.training.state import History
 
 rng = np.random.default_rng(0)
 

@@ -20,7 +20,7 @@ from neuralops.solvers import (
     Scaled,
     solve,
 )  # fmt: skip
-from neuralops.solvers.vectors import Dot
+from neuralops.solvers.algebra.vectors import Dot
 
 GRID = Grid((9, 8), (1.0, 0.9), ("dirichlet", ("neumann", "dirichlet")), "cell")
 rng = np.random.default_rng(0)

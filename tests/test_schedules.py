@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from neuralops.schedules import one_cycle
+from neuralops.training.schedules import one_cycle
 
 # torch 2.13.0: OneCycleLR(optimizer, max_lr=5e-4, div_factor=2, final_div_factor=100, pct_start=0.2, total_steps=10)
 TORCH = [

@@ -14,12 +14,13 @@ import numpy as np
 import optax
 import pytest
 
-from neuralops import checkpoint, losses, metrics, training_steps
+from neuralops import checkpoint, losses, metrics
 from neuralops.grid import Grid
 from neuralops.models import FNO
 from neuralops.operator import AbstractOperator, Envelope
 from neuralops.training import DivergedError, evaluate, fit
-from neuralops.training_data import read_ahead
+from neuralops.training import steps as training_steps
+from neuralops.training.feeds import read_ahead
 
 
 class Pointwise(AbstractOperator):

@@ -17,8 +17,8 @@ from jaxtyping import Array
 
 from neuralops.interop import grid_of
 from neuralops.operator import as_operator
+from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.linear_solve import solve as solve_with_jax
-from neuralops.solvers.matrices import as_linear_map
 from neuralops.solvers.solution import AbstractMethod, Result
 
 __all__ = ["Solver", "to_lineax"]

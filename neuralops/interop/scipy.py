@@ -16,11 +16,11 @@ from scipy.sparse.linalg import LinearOperator
 
 from neuralops.interop import grid_of
 from neuralops.operator import as_operator
-from neuralops.solvers.diffusion import Diffusion
-from neuralops.solvers.krylov import CG
+from neuralops.solvers.algebra.matrices import as_linear_map
+from neuralops.solvers.algebra.null_space import NullSpace
+from neuralops.solvers.elliptic.diffusion import Diffusion
+from neuralops.solvers.krylov.cg import CG
 from neuralops.solvers.linear_solve import solve as solve_with_jax
-from neuralops.solvers.matrices import as_linear_map
-from neuralops.solvers.null_space import NullSpace
 from neuralops.solvers.solution import Result, Solution
 
 __all__ = ["as_linear_operator", "cg", "solve", "to_sparse"]

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
-from neuralops.solvers.block_tridiagonal import solve_block_tridiagonal
+from neuralops.solvers.direct.block_tridiagonal import solve_block_tridiagonal
 
 
 class Helmholtz(Problem):

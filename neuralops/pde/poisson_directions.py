@@ -19,8 +19,8 @@ from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import check_number
 from neuralops.solvers import CG, Diffusion, FastPoisson, Multigrid, solve
-from neuralops.solvers.lanczos import ritz_pairs
-from neuralops.solvers.line_modes import lines, stencil_eigenvalues
+from neuralops.solvers.direct.line_modes import lines, stencil_eigenvalues
+from neuralops.solvers.krylov.lanczos import ritz_pairs
 
 MODES = ("exact", "ritz")
 PAPER_STEPS = 10_000  # Lanczos steps of the paper, at 64^3 and 128^3

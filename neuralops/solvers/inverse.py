@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array
 
 from neuralops.operator import AbstractOperator, Envelope, as_operator
+from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.linear_solve import solve
-from neuralops.solvers.matrices import as_linear_map
 
 __all__ = ["Inverse"]
 

@@ -13,12 +13,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from neuralops.solvers.matrices import as_linear_map
-from neuralops.solvers.null_space import NullSpace
-from neuralops.solvers.programs import hoist
-from neuralops.solvers.refinement import Refinement
-from neuralops.solvers.solution import AbstractMethod, Result, Solution, System, warn_of_derivative
-from neuralops.solvers.vectors import (
+from neuralops.solvers.algebra.matrices import as_linear_map
+from neuralops.solvers.algebra.null_space import NullSpace
+from neuralops.solvers.algebra.programs import hoist
+from neuralops.solvers.algebra.vectors import (
     Dot,
     largest,
     power_of_two,
@@ -30,6 +28,8 @@ from neuralops.solvers.vectors import (
     varying,
     zeros_like,
 )  # fmt: skip
+from neuralops.solvers.krylov.refinement import Refinement
+from neuralops.solvers.solution import AbstractMethod, Result, Solution, System, warn_of_derivative
 
 __all__ = ["solve"]
 

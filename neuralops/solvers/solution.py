@@ -15,8 +15,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
-from neuralops.solvers.null_space import NullSpace
-from neuralops.solvers.vectors import Dot
+from neuralops.solvers.algebra.null_space import NullSpace
+from neuralops.solvers.algebra.vectors import Dot
 
 __all__ = [
     "AbstractMethod", "DerivativeWarning", "Outcome", "Result", "Solution", "System", "check_number",

@@ -1,0 +1,1 @@
+"""Solvers without iteration: transforms and sweeps along lines."""

@@ -1,0 +1,100 @@
+"""Search directions that are made A-orthogonal explicitly, whoever proposed them (Notay 2000).
+
+A proposal z becomes d = z - sum_i (z . A d_i) / (d_i . A d_i) d_i over the directions kept, and the step along d is the
+best in the energy norm, (d . r) / (d . A d). With e = A^-1 r the step reduces ||e||_A^2 by (d . r)^2 / (d . A d), so it
+never does harm.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from neuralops.solvers.algebra.vectors import Dot
+
+__all__ = ["Directions", "Search", "no_directions", "orthogonalised", "remember", "search", "stepped"]
+
+
+class Directions(NamedTuple):
+    """The last directions d and their images A d, along a leading axis of slots."""
+
+    vectors: Any
+    images: Any
+    weights: Float[Array, " slots"]  # 1 / (d . A d), 0 for an empty slot
+    kept: Int[Array, ""]  # directions so far
+
+
+class Search(NamedTuple):
+    """What the exact line search along a direction d with image q = A d finds."""
+
+    d: Any
+    q: Any
+    alpha: Float[Array, ""]  # the step, 0 if unusable
+    curvature: Float[Array, ""]  # d . A d
+    slope: Float[Array, ""]  # d . r
+    sharpness: Float[Array, ""]  # |A d|^2 / d . A d, below the largest eigenvalue
+    usable: Bool[Array, ""]  # finite, of positive curvature beyond rounding, and with a step to take
+    finite: Bool[Array, ""]
+    cosine: Float[Array, ""]  # between d and A d
+
+
+def no_directions(memory: int, like: Any, dtype: Any) -> Directions:
+    """An empty memory of so many slots for vectors like `like`."""
+    empty = jax.tree.map(lambda leaf: jnp.zeros((memory, *leaf.shape), leaf.dtype), like)
+    return Directions(empty, empty, jnp.zeros((memory,), dtype), jnp.zeros((), jnp.int32))
+
+
+def orthogonalised(kept: Directions, z: Any, dot: Dot) -> Any:
+    """`z` without its A-projections on the directions kept (which are A-orthogonal to each other)."""
+    if not kept.weights.size:
+        return z
+    coefficients = kept.weights * dot.stacked(kept.images, z)
+    return jax.tree.map(
+        lambda v, stack: v - jnp.tensordot(coefficients.astype(v.dtype), stack, 1, precision="highest"),
+        z,
+        kept.vectors,
+    )
+
+
+def search(A: Any, d: Any, r: Any, dot: Dot) -> Search:
+    """The best step along `d` from the residual `r`; one product with A."""
+    q = A(d)
+    curvature, slope, length, width = dot.many([(d, q), (d, r), (d, d), (q, q)])
+    epsilon = float(jnp.finfo(jax.tree.leaves(r)[0].dtype).eps)
+    size = jnp.sqrt(length * width)
+    finite = jnp.isfinite(curvature) & jnp.isfinite(slope)
+    usable = finite & (curvature > epsilon * size) & (slope != 0)
+    alpha = jnp.where(usable, slope / curvature, 0)
+    return Search(d, q, alpha, curvature, slope, width / curvature, usable, finite, curvature / size)
+
+
+def stepped(found: Search, u: Any, v: Any, sign: int = 1) -> Any:
+    """u + alpha v, or `u` itself, untouched by a NaN in `v`, where the direction is unusable."""
+    return jax.tree.map(
+        lambda a, b: a + jnp.where(found.usable, sign * found.alpha.astype(a.dtype) * b, 0),
+        u,
+        v,
+    )
+
+
+def remember(kept: Directions, found: Search) -> Directions:
+    """The memory with a usable direction in place of its oldest."""
+    slots = kept.weights.size
+    if not slots:
+        return kept
+    slot = kept.kept % slots
+
+    def keep(stack: Array, v: Array) -> Array:
+        old = lax.dynamic_index_in_dim(stack, slot, keepdims=False)
+        return lax.dynamic_update_index_in_dim(stack, jnp.where(found.usable, v, old), slot, 0)
+
+    return Directions(
+        jax.tree.map(keep, kept.vectors, found.d),
+        jax.tree.map(keep, kept.images, found.q),
+        jnp.where(found.usable, kept.weights.at[slot].set(1 / found.curvature), kept.weights),
+        kept.kept + found.usable,
+    )

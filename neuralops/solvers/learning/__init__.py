@@ -1,0 +1,1 @@
+"""What search directions are trained on: losses and the residuals that a solver visits."""

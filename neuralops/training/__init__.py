@@ -1,0 +1,8 @@
+"""Fitting operators and judging them: objectives, losses, metrics, baselines, schedules, and the loop itself."""
+
+from neuralops.training.fit import evaluate as evaluate
+from neuralops.training.fit import fit as fit
+from neuralops.training.state import DivergedError as DivergedError
+from neuralops.training.state import History as History
+
+__all__ = ["DivergedError", "History", "evaluate", "fit"]

@@ -1,0 +1,159 @@
+"""How far a prediction is from the truth, one number per sample.
+
+Every metric takes one unbatched sample, `prediction` and `target` of shape `(channels, *grid)` in physical
+units, and returns one number; `weights`, `mask` and `eps` mean what they mean in `neuralops.losses`, whose
+functions are metrics too. `neuralops.evaluate` applies them to a data set and leaves the reduction to the
+caller, because a mean hides the samples that went wrong.
+
+With `e = p - t` and `<.>` the (weighted) mean over the points of one channel:
+
+| metric | definition | unit |
+| --- | --- | --- |
+| `relative_l2` | sqrt(mean over channels of <e^2>) / sqrt(mean over channels of <t^2>) | 1 |
+| `relative_h1` | the same with e^2 + abs(grad e)^2 and t^2 + abs(grad t)^2 | 1 |
+| `nrmse` | mean over channels of sqrt<e^2> / sqrt<t^2> (PDEBench) | 1 |
+| `vrmse` | mean over channels of sqrt<e^2> / sqrt<(t - <t>)^2> (The Well) | 1 |
+| `max_error` | the largest abs(e) over channels and points | field |
+| `boundary_error` | root mean square of e over the outermost points | field |
+| `spectral_error` | root mean square of a band of e, divided by that of t | 1 |
+| `mse`, `mae` | mean of e^2, of abs(e) over channels and points | field^2, field |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from neuralops.grid import Grid
+from neuralops.training.losses import EPS, Bound, Field, check_option, mean_square, modal_squares, prepare, ratio, root
+from neuralops.training.losses import mae as mae
+from neuralops.training.losses import mse as mse
+from neuralops.training.losses import relative_h1 as relative_h1
+from neuralops.training.losses import relative_l2 as relative_l2
+
+BANDS = ("low", "mid", "high")
+
+__all__ = [
+    "Bound",
+    "boundary_error",
+    "mae",
+    "max_error",
+    "mse",
+    "nrmse",
+    "relative_h1",
+    "relative_l2",
+    "spectral_error",
+    "vrmse",
+]
+
+
+def nrmse(
+    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float = EPS
+) -> Float[Array, ""]:
+    """Root mean square error over root mean square of the target, per channel, averaged over channels.
+
+    The definition of PDEBench (Takamoto et al. 2022). Equals `relative_l2` for one channel.
+
+    **Raises:** `ValueError` when shapes or dtypes do not fit.
+    """
+    return relative_l2(prediction, target, weights=weights, mask=mask, per_channel=True, eps=eps)
+
+
+def vrmse(
+    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float = EPS
+) -> Float[Array, ""]:
+    """Root mean square error over the deviation of the target in space, per channel, averaged over channels.
+
+    Predicting each channel's mean scores 1. The definition of The Well (Ohana et al. 2024), which adds 1e-7 to
+    the variance where this adds `eps` to the deviation.
+
+    **Raises:** `ValueError` when shapes or dtypes do not fit.
+    """
+    error, target, weight = prepare(prediction, target, weights, mask)
+    share = jnp.ones_like(target) if weight is None else weight
+    axes = tuple(range(1, target.ndim))
+    total = jnp.sum(share, axes, keepdims=True)
+    mean = jnp.sum(target * share, axes, keepdims=True) / jnp.where(total == 0, 1, total)
+    return ratio(mean_square(error, weight), mean_square(target - mean, weight), True, eps)
+
+
+def max_error(prediction: Field, target: Field, *, mask: Any = None) -> Float[Array, ""]:
+    """The largest absolute error over all channels and points, in the unit of the field.
+
+    **Raises:** `ValueError` when shapes or dtypes do not fit.
+    """
+    error, _, _ = prepare(prediction, target, None, mask)
+    return jnp.max(jnp.abs(error))
+
+
+def boundary_error(prediction: Field, target: Field, *, grid: Grid | None = None, mask: Any = None) -> Float[Array, ""]:
+    """Root mean square error over the outermost points, in the unit of the field.
+
+    **Arguments:**
+
+    - `grid`: says which axes have a boundary: those that are not periodic; `None` takes all axes. The
+      outermost points are the first and last along such an axis; they lie on the boundary itself only at
+      Neumann nodes, else half a spacing (cells) or one spacing (Dirichlet nodes) inside.
+
+    **Raises:** `ValueError` when shapes or dtypes do not fit, or every axis is periodic.
+    """
+    error, _, weight = prepare(prediction, target, None, mask)
+    axes = range(error.ndim - 1)
+    if grid is not None:
+        check_option(grid, Grid, "grid", "Grid(num_points, domain_extent, boundary)")
+        grid.check(error, "prediction")
+        axes = [axis for axis, boundary in enumerate(grid.boundary) if boundary != "periodic"]  # type: ignore[assignment]
+        if not axes:
+            raise ValueError(
+                f"grid: expected an axis with a boundary, got {grid.boundary}; "
+                "a periodic box has none, drop this metric."
+            )
+    edge = np.zeros(error.shape[1:], bool)
+    for axis in axes:
+        np.moveaxis(edge, axis, 0)[[0, -1]] = True
+    share = jnp.asarray(np.broadcast_to(edge, error.shape), error.dtype)
+    return root(jnp.mean(mean_square(error, share if weight is None else share * weight)))
+
+
+def spectral_error(
+    prediction: Field,
+    target: Field,
+    *,
+    grid: Grid,
+    band: str,
+    edges: tuple[float, float] = (4, 12),
+    eps: float = EPS,
+) -> Float[Array, ""]:
+    """The part of the relative L2 error that sits in one band of wavenumbers.
+
+    Error and target are expanded in the basis of the grid's boundary; a mode with `k_a` waves over the
+    extent of axis `a` has the wavenumber `k = sqrt(sum k_a^2)` (a sine or cosine mode may have half waves).
+    The result is `sqrt(sum of e_k^2 over the band) / sqrt(sum of t_k^2 over all k)`: the squares of the three
+    bands add up to the square of `relative_l2` with `weights=grid.weights()`.
+
+    **Arguments:**
+
+    - `band`: `"low"` (k < edges[0]), `"mid"`, or `"high"` (k >= edges[1]).
+    - `edges`: PDEBench splits at 4 and 12.
+
+    **Raises:** `ValueError` when shapes, dtypes or options do not fit.
+    """
+    check_option(grid, Grid, "grid", "Grid(num_points, domain_extent, boundary)")
+    if band not in BANDS:
+        raise ValueError(f"band: expected one of {BANDS}, got {band!r}; use one of these words.")
+    if len(edges) != 2 or not 0 <= edges[0] <= edges[1]:
+        raise ValueError(f"edges: expected two wavenumbers in rising order, got {edges!r}; give e.g. (4, 12).")
+    error, target, _ = prepare(prediction, target, None, None)
+    grid.check(error, "prediction")
+    squares, half_waves = modal_squares(error, grid)
+    k_squared = np.zeros(())
+    for w in half_waves:
+        k_squared = np.add.outer(k_squared, (w / 2) ** 2)
+    low, high = {"low": (0, edges[0]), "mid": edges, "high": (edges[1], np.inf)}[band]
+    chosen = (k_squared >= low**2) & (k_squared < high**2)
+    total = jnp.mean(jnp.sum(modal_squares(target, grid)[0], tuple(range(1, target.ndim))))
+    part = jnp.mean(jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, error.ndim))))
+    return root(part) / (root(total) + eps)
