@@ -27,9 +27,9 @@ from neuralops.solvers import (
     Refinement,
     Result,
     Solution,
-    programs,
     solve,
 )  # fmt: skip
+from neuralops.solvers.algebra import programs
 
 BOX = Grid((12, 10), (1.0, 0.9), "dirichlet", "cell")
 rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """Fitting operators and judging them: objectives, losses, metrics, baselines, schedules, and the loop itself."""
 
-from neuralops.training.fit import evaluate as evaluate
-from neuralops.training.fit import fit as fit
+from neuralops.training.fitting import evaluate as evaluate
+from neuralops.training.fitting import fit as fit
 from neuralops.training.state import DivergedError as DivergedError
 from neuralops.training.state import History as History
 
