@@ -8,6 +8,7 @@ extend `AbstractOperator`, whose leaves are real floating arrays and nothing els
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable
@@ -22,13 +23,17 @@ __all__ = [
     "AbstractOperator",
     "Envelope",
     "Operator",
+    "Partitioned",
     "as_operator",
     "as_pair",
     "check_field",
     "config_of",
+    "keywords_of",
     "named_leaves",
     "with_leaves",
 ]
+
+KEYWORDS = ("coords", "query", "mask", "key")
 
 
 @runtime_checkable
@@ -36,7 +41,15 @@ class Operator(Protocol):
     """What every function of the library accepts: one unbatched, channels-first field in, one out.
 
     Batches are made with `jax.vmap(op)`. `key` is for operators that draw random numbers; the others
-    ignore it.
+    ignore it. Further inputs are keywords, and an operator names only those it has (`keywords_of(op)`):
+
+    - `coords`: where the input is given, `(ndim, *points)`; the input is then `(channels, *points)`.
+    - `query`: where the output is wanted, `(ndim, *points_out)`; by default where the input is given.
+    - `mask`: `(*points)`, true where a point of the input counts; the others are padding.
+
+    The order of points and what masked points hold change nothing. Mesh-free families also offer `encode(u, ...)`,
+    once for an input, and `decode(code, query)`, for any points; `op(u, query=query)` is both. `no.at(op, coords=...)`
+    fixes keywords and gives the form with one argument.
     """
 
     def __call__(
@@ -90,15 +103,21 @@ class AbstractOperator(eqx.Module):
     def envelope(self) -> Envelope:
         """The grids this operator takes and its behaviour under refinement."""
 
+    @property
+    def keywords(self) -> frozenset[str]:
+        """The extra inputs it names; wrappers hand on those of what they wrap."""
+        return frozenset(KEYWORDS) & set(inspect.signature(type(self).__call__).parameters)
+
     @abstractmethod
     def __call__(self, u: Array, /, *, key: Array | None = None) -> Array: ...
 
 
 def as_operator(function: Any) -> Any:
-    """Wraps a plain function once, so that it can travel through JAX transformations as a pytree.
+    """Wraps a callable once, so that it can travel through JAX transformations and be trained.
 
-    Anything callable that already is a pytree (an operator, an NNX module, `jax.tree_util.Partial`) is
-    returned as it is.
+    A plain function becomes a `jax.tree_util.Partial`. A module with leaves that are no real floating arrays (the
+    activation functions of an `eqx.nn.MLP`) becomes `Partitioned`: its floating arrays train, the rest is fixed.
+    A pytree of floating arrays (an operator, an NNX module, a `Partial`) is returned as it is.
 
     **Raises:** `ValueError` when `function` cannot be called.
     """
@@ -109,7 +128,102 @@ def as_operator(function: Any) -> Any:
         )
     if jax.tree_util.all_leaves([function]):  # opaque to JAX: a function, a lambda, a bound method
         return jax.tree_util.Partial(function)
+    if isinstance(function, eqx.Module) and not all(map(_is_array, jax.tree.leaves(function))):
+        return Partitioned(function)
     return function
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+
+
+def keywords_of(op: Any) -> frozenset[str]:
+    """The extra inputs that an operator names, among `coords`, `query`, `mask` and `key`."""
+    if isinstance(op, AbstractOperator):
+        return op.keywords
+    try:
+        names = set(inspect.signature(op).parameters)
+    except (TypeError, ValueError):  # a builtin
+        return frozenset()
+    bound = op.keywords if isinstance(op, functools.partial) else {}
+    return frozenset(KEYWORDS) & names - set(bound)
+
+
+class ByIdentity:
+    """A hashable stand-in for an object: its own hash where it has one (`ByIdentity.of`), else its identity."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        try:
+            hash(value)
+        except TypeError:
+            return cls(value)
+        return value
+
+    @staticmethod
+    def value_of(value: Any) -> Any:
+        return value.value if isinstance(value, ByIdentity) else value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and self.value is other.value
+
+
+class Partitioned(AbstractOperator):
+    """A module of another library as an operator: its floating arrays are the leaves, all else is structure.
+
+    `partitioned.module` is the module again, with the arrays as they are now.
+
+    **Raises:** `ValueError` when it has no floating array.
+    """
+
+    arrays: Any
+    rest: tuple[Any, ...] = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
+
+    def __init__(self, module: Any) -> None:
+        self.arrays, rest = eqx.partition(module, eqx.is_inexact_array)
+        leaves, self.structure = jax.tree.flatten(rest)
+        self.rest = tuple(map(ByIdentity.of, leaves))
+
+    @property
+    def module(self) -> Any:
+        return eqx.combine(self.arrays, jax.tree.unflatten(self.structure, map(ByIdentity.value_of, self.rest)))
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        return keywords_of(self.module)
+
+    @property
+    def envelope(self) -> Envelope:
+        return envelope_of(self.module)
+
+    def __call__(self, u: Array, /, **keywords: Any) -> Array:
+        return self.module(u, **keywords)
+
+
+def original(op: Any) -> Any:
+    """The operator as its owner knows it: the module inside a `Partitioned`."""
+    return op.module if isinstance(op, Partitioned) else op
+
+
+def envelope_of(op: Any) -> Envelope:
+    """The envelope of an operator inside a wrapper.
+
+    **Raises:** `ValueError` when it declares none.
+    """
+    envelope = getattr(op, "envelope", None)
+    if envelope is None:
+        raise ValueError(
+            f"op: expected an operator that declares its envelope, got {type(op).__name__}; "
+            "a plain function has none, extend AbstractOperator to declare one."
+        )
+    return envelope
 
 
 def check_field(u: Any, *, channels: int | None, ndim: int | None, name: str = "u", where: str = "operator") -> None:

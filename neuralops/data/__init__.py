@@ -3,16 +3,19 @@
 from neuralops.data.formats import read_mat as read_mat
 from neuralops.data.formats import read_npz as read_npz
 from neuralops.data.layout import SCHEMA_VERSION as SCHEMA_VERSION
+from neuralops.data.loader import ArrayLoader as ArrayLoader
 from neuralops.data.normalize import Normalized as Normalized
 from neuralops.data.normalize import Normalizer as Normalizer
-from neuralops.data.samples import ArrayLoader as ArrayLoader
 from neuralops.data.samples import Samples as Samples
 from neuralops.data.samples import check_samples as check_samples
+from neuralops.data.samples import pad as pad
+from neuralops.data.select import select as select
 from neuralops.data.source import HDF5Source as HDF5Source
 from neuralops.data.source import open as open
 from neuralops.data.source import validate as validate
 from neuralops.data.source import write as write
 from neuralops.data.store import generate as generate
+from neuralops.data.windows import windows as windows
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -24,8 +27,11 @@ __all__ = [
     "check_samples",
     "generate",
     "open",
+    "pad",
     "read_mat",
     "read_npz",
+    "select",
     "validate",
+    "windows",
     "write",
 ]

@@ -142,7 +142,7 @@ def _samples(
             f"inputs, outputs: expected as many samples in both, got {len(fields[0])} in {inputs!r} and "
             f"{len(fields[1])} in {outputs!r} of {path.name}; name arrays that belong together."
         )
-    return Samples(*fields)
+    return Samples(fields[0], fields[1])
 
 
 def _field(x: Any, channel_axis: int | None, stride: int, dtype: str, name: str) -> np.ndarray:

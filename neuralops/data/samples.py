@@ -1,41 +1,185 @@
-"""Samples in memory: the pair of arrays that every tool takes, and batches of them in a random order."""
+"""Samples in memory: input functions, what is known of their outputs, and where the points of both are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _SHOWN = 3  # sample numbers named in a message
+FIELDS = ("inputs", "outputs", "residual_norm", "coords", "query", "mask", "query_mask")
+NAMES = (("inputs", "outputs"), ("x", "y"))  # what mappings and items call the two, ours first
 
 
-class Samples(NamedTuple):
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Samples:
     """Input functions and what the true solution operator makes of them, sample by sample.
 
-    **Fields:**
+    **Fields** (all but `inputs` may be `None`):
 
-    - `inputs`: `(samples, channels, *grid)`.
-    - `outputs`: `(samples, channels_out, *grid_out)`.
-    - `residual_norm`: `(samples,)`, the relative residual of each label in double precision, or `None` where
-      nobody measured it.
+    - `inputs`: `(samples, channels, *points)`; several input functions are several channels. `*points` are the axes
+      of a grid, or one axis of points. A trajectory is `(samples, time, channels, *grid)`, see `data.windows`.
+    - `outputs`: `(samples, channels_out, *points_out)`.
+    - `residual_norm`: `(samples,)`, the relative residual of each label in double precision.
+    - `coords`: where the inputs are given, `(samples, ndim, *points)`, or `(ndim, *points)` for all samples.
+    - `query`: where the outputs are given, `(samples, ndim, *points_out)` or `(ndim, *points_out)`; without it they
+      lie on the points of the inputs.
+    - `mask`: `(samples, *points)` or `(*points)`, true where a point of the inputs counts, and of the outputs on the
+      same points. Ragged point clouds are padded (`data.pad`). What lies on other points is never looked at; it may
+      be NaN.
+    - `query_mask`: the same for the points of `query`.
+    - `extras`: further arrays by name, samples first.
+    - `shared`: the names of the fields that hold one array for all samples; found from the ranks unless given.
 
-    A `NamedTuple`, hence a pytree: `jax.tree.map(lambda x: x[:100], samples)` takes the first hundred.
+    `len`, indexing, slicing and iteration are over samples, as for an array: `samples[:100]`, `samples[mask]`,
+    `samples[[3, 1]]` are `Samples`; `samples[3]` is one sample, whose arrays have no sample axis. A pytree, so
+    `jax.tree.map` and `jax.jit` take it; `jax.vmap` with `in_axes=samples.axes`.
     """
 
     inputs: Any
-    outputs: Any
+    outputs: Any = None
     residual_norm: Any = None
+    coords: Any = None
+    query: Any = None
+    mask: Any = None
+    query_mask: Any = None
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shared: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extras", dict(self.extras))
+        if self.shared is None:
+            inputs = np.ndim(self.inputs)
+            outputs = inputs if self.outputs is None else np.ndim(self.outputs)
+            common = {"coords": inputs - 1, "query": outputs - 1, "mask": inputs - 2, "query_mask": outputs - 2}
+            shared = [name for name, ndim in common.items() if np.ndim(getattr(self, name)) == ndim]
+            object.__setattr__(self, "shared", tuple(n for n in shared if getattr(self, n) is not None))
+        else:
+            object.__setattr__(self, "shared", tuple(self.shared))
+
+    def tree_flatten_with_keys(self) -> Any:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in (*FIELDS, "extras")]
+        return children, self.shared
+
+    @classmethod
+    def tree_unflatten(cls, shared: tuple[str, ...], children: Sequence[Any]) -> Samples:
+        new = object.__new__(cls)
+        for name, child in zip((*FIELDS, "extras", "shared"), (*children, shared), strict=True):
+            object.__setattr__(new, name, child)
+        return new
+
+    def map(self, function: Any, shared: Any = None) -> Samples:
+        """Each array through `function`; those that are one for all samples through `shared`, or left alone."""
+        other = (lambda x: x) if shared is None else shared
+        new = {name: getattr(self, name) for name in FIELDS}
+        for name, x in new.items():
+            if x is not None:
+                new[name] = (other if name in self.shared else function)(x)
+        return Samples(**new, extras={name: function(x) for name, x in self.extras.items()}, shared=self.shared)
+
+    def replace(self, **changes: Any) -> Samples:
+        """A copy with other fields."""
+        kept = {} if {"coords", "query", "mask", "query_mask", "inputs", "outputs"} & set(changes) else {
+            "shared": self.shared}  # fmt: skip
+        new = {name: getattr(self, name) for name in (*FIELDS, "extras")}
+        return Samples(**{**new, **kept, **changes})
+
+    @property
+    def axes(self) -> Samples:
+        """Where the samples are in each array, for `in_axes` of `jax.vmap`."""
+        return self.map(lambda x: 0, lambda x: None)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: Any) -> Samples:
+        if isinstance(index, list):
+            index = np.asarray(index, None if index else np.int64)
+        if isinstance(index, int | np.integer) and not isinstance(index, bool) and not -len(self) <= index < len(self):
+            raise IndexError(f"index: expected one of {len(self)} samples, got {index}.")
+        if isinstance(index, str | tuple | bool) or index is None or index is Ellipsis:
+            raise ValueError(
+                f"index: expected sample numbers, a slice or truth values, got {index!r}; samples are indexed along "
+                "their first axis only, other axes by their arrays (samples.inputs)."
+            )
+        return self.map(lambda x: x[index])
+
+    def __iter__(self) -> Iterator[Samples]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        given = {name: getattr(self, name) for name in FIELDS} | dict(self.extras)
+        shown = [f"{name}={getattr(x, 'dtype', '')}{list(np.shape(x))}" for name, x in given.items() if x is not None]
+        return f"Samples({', '.join(shown)})"
 
 
-def check_finite(x: Any, name: str, offset: int = 0) -> None:
-    """Refuses an array `(samples, ...)` that holds NaN or infinity.
+def target_mask(samples: Samples, batched: bool) -> Any:
+    """Which points of the outputs count: those of the query, or of the inputs where outputs lie on the same."""
+    if samples.query is not None or samples.query_mask is not None or samples.mask is None:
+        return samples.query_mask
+    first = 2 if batched else 1
+    same = samples.outputs is not None and samples.outputs.shape[first:] == samples.inputs.shape[first:]
+    return samples.mask if same else None
+
+
+def pad(
+    inputs: Sequence[Any], outputs: Sequence[Any] | None = None, *, coords: Sequence[Any] | None = None, **fields: Any
+) -> Samples:
+    """Point clouds of different sizes as `Samples`, padded with zeros and marked by `mask`.
+
+    **Arguments:**
+
+    - `inputs`: for each sample `(channels, points_i)`.
+    - `outputs`: for each sample `(channels_out, points_i)`; or `(channels_out, queries_i)` with `query`.
+    - `coords`: for each sample `(ndim, points_i)`.
+    - `fields`: `query`, for each sample `(ndim, queries_i)`, which gives a `query_mask`; other fields of `Samples`.
+
+    **Raises:** `ValueError` when counts do not agree.
+    """
+    query = fields.pop("query", None)
+    parts = {"inputs": inputs, "outputs": outputs, "coords": coords, "query": query}
+    arrays = {name: [np.asarray(x) for x in part] for name, part in parts.items() if part is not None}
+    for name, part in arrays.items():
+        beside = arrays["query"] if name == "outputs" and query is not None else part if name == "query" else None
+        beside = arrays["inputs"] if beside is None else beside
+        if len(part) != len(arrays["inputs"]) or not part:
+            raise ValueError(
+                f"{name}: expected one array for each of {len(arrays['inputs'])} samples, got {len(part)}; pair them."
+            )
+        for i, (x, like) in enumerate(zip(part, beside, strict=True)):
+            if x.ndim != 2 or x.shape[1] != like.shape[-1]:
+                raise ValueError(
+                    f"{name}: expected (channels, {like.shape[-1]}) for sample {i}, got shape {x.shape}; points come "
+                    "last, as many as the sample has."
+                )
+    padded: dict[str, Any] = {name: _padded(part) for name, part in arrays.items()}
+    masks = {"mask": arrays["inputs"]} | ({} if query is None else {"query_mask": arrays["query"]})
+    for name, part in masks.items():
+        size = max(x.shape[1] for x in part)
+        padded[name] = np.stack([np.arange(size) < x.shape[1] for x in part])
+    return Samples(**padded, **fields)
+
+
+def _padded(arrays: list[np.ndarray]) -> np.ndarray:
+    size = max(x.shape[1] for x in arrays)
+    return np.stack([np.pad(x, ((0, 0), (0, size - x.shape[1]))) for x in arrays])
+
+
+def check_finite(x: Any, name: str, offset: int = 0, mask: Any = None) -> None:
+    """Refuses an array `(samples, channels, ...)` that holds NaN or infinity where the mask `(samples, ...)` counts.
 
     **Raises:** `ValueError` naming the first such samples, counted from `offset`.
     """
     x = np.asarray(x)
-    bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
+    wrong = ~np.isfinite(x)
+    if mask is not None and wrong.any():
+        wrong &= np.asarray(mask)[:, None]
+    bad = np.flatnonzero(wrong.reshape(len(x), -1).any(axis=1))
     if bad.size:
         raise ValueError(
             f"{name}: expected finite numbers, got NaN or infinity in {bad.size} of {len(x)} samples "
@@ -43,96 +187,137 @@ def check_finite(x: Any, name: str, offset: int = 0) -> None:
         )
 
 
-def check_samples(samples: Any, name: str = "samples") -> Samples:
-    """Refuses anything but a pair of finite, floating arrays with the same number of samples.
+def as_samples(data: Any, name: str = "samples") -> Samples:
+    """`Samples` of a pair, or of a mapping that calls its arrays `inputs`, `outputs` or `x`, `y`.
+
+    **Raises:** `ValueError` on anything else.
+    """
+    if isinstance(data, Samples):
+        return data
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        return Samples(*data)
+    if isinstance(data, Mapping):
+        for first, second in NAMES:
+            if first in data:
+                known = {key: data[key] for key in FIELDS if key in data and key not in (first, second)}
+                return Samples(data[first], data.get(second), **known)
+        raise ValueError(
+            f"{name}: expected a mapping with 'inputs' and 'outputs' (or 'x' and 'y'), got {sorted(map(str, data))}; "
+            "say which is which with data.select(mapping, inputs='...', outputs='...')."
+        )
+    raise ValueError(
+        f"{name}: expected Samples or a pair (inputs, outputs), got {type(data).__name__}; "
+        "use Samples(inputs, outputs)."
+    )
+
+
+def check_samples(samples: Any, name: str = "samples", *, counted: Any = None, labels: bool = True) -> Samples:
+    """Refuses samples whose arrays do not fit each other.
 
     **Arguments:**
 
-    - `samples`: `Samples`, or a pair `(inputs, outputs)` of arrays `(samples, channels, *grid)`.
+    - `samples`: `Samples`, a pair `(inputs, outputs)` of arrays `(samples, channels, *points)`, or a mapping.
     - `name`: the argument that a message names.
+    - `counted`: truth values `(*points_out)` or `(channels, *points_out)`; outputs may hold NaN elsewhere.
+    - `labels`: whether there must be outputs.
 
     **Returns:** `Samples`.
 
-    **Raises:** `ValueError` on a wrong rank, dtype or count, on no samples, on NaN and infinity.
+    **Raises:** `ValueError` on a wrong rank, dtype or count, on no samples, on NaN and infinity in points that count.
     """
-    if not isinstance(samples, tuple | list) or len(samples) not in (2, 3):
+    samples = as_samples(samples, name)
+    if samples.outputs is None and labels:
         raise ValueError(
-            f"{name}: expected Samples or a pair (inputs, outputs), got {type(samples).__name__}; "
-            "use Samples(inputs, outputs)."
+            f"{name}.outputs: expected what the operator should make of the inputs, got None; give both, or train "
+            "without labels by objective=losses.physics(problem)."
         )
-    samples = Samples(*samples)
-    for field, x in zip(("inputs", "outputs"), samples[:2], strict=True):
+    for field in ("inputs", "outputs"):
+        x = getattr(samples, field)
+        if x is None:
+            continue
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if shape is None or dtype is None or len(shape) < 3:
             got = type(x).__name__ if shape is None else f"shape {tuple(shape)}"
-            raise ValueError(
-                f"{name}.{field}: expected an array (samples, channels, *grid), got {got}; "
-                "add the channel axis with x[:, None]."
-            )
+            mend = "stack the arrays with np.stack." if isinstance(x, list | tuple) else (
+                "add the channel axis with x[:, None].")  # fmt: skip
+            raise ValueError(f"{name}.{field}: expected an array (samples, channels, *grid), got {got}; {mend}")
         if min(shape) < 1:
             raise ValueError(
                 f"{name}.{field}: expected at least one sample, channel and point, got shape {tuple(shape)}; give data."
             )
-        if not np.issubdtype(dtype, np.floating):
+        if not jnp.issubdtype(dtype, np.floating):
             raise ValueError(f"{name}.{field}: expected a real floating dtype, got {dtype}; use x.astype('float32').")
-        check_finite(x, f"{name}.{field}")
-    counts = [len(x) for x in samples if x is not None]
-    if len(set(counts)) != 1:
+    batched = {
+        field: x for field in FIELDS if (x := getattr(samples, field)) is not None and field not in samples.shared
+    }
+    counts = {field: len(x) for field, x in {**batched, **samples.extras}.items()}
+    if len(set(counts.values())) != 1:
         raise ValueError(
-            f"{name}: expected as many inputs as outputs, got {counts[:2]}; pair each input with its output."
+            f"{name}: expected as many inputs as outputs, got {list(counts.values())} of {list(counts)}; "
+            "pair each input with its output."
         )
+    _check_points(samples, name)
+    check_finite(samples.inputs, f"{name}.inputs", mask=_each(samples, "mask"))
+    if samples.outputs is not None:
+        inside = _each(samples, "mask" if target_mask(samples, True) is samples.mask else "query_mask")
+        outputs = samples.outputs if counted is None else np.where(counted, samples.outputs, 0)
+        check_finite(outputs, f"{name}.outputs", mask=inside)
     return samples
 
 
-class ArrayLoader:
-    """Batches of arrays held in memory, in a random order fixed by a key.
+def _each(samples: Samples, name: str) -> Any:
+    """A mask with the sample axis in front, one for all samples too."""
+    mask = getattr(samples, name)
+    return mask if mask is None or name not in samples.shared else np.asarray(mask)[None]
 
-    **Arguments:**
 
-    - `arrays`: a pytree of arrays with the samples on the first axis: `Samples`, a pair, a dictionary.
-    - `batch_size`: samples per batch.
-    - `key`: the order; `None` keeps the order of the arrays.
-    - `drop_last`: leaves out a last batch that would be smaller, so that `jax.jit` sees one shape.
+def _check_points(samples: Samples, name: str) -> None:
+    points = {"coords": "inputs", "mask": "inputs", "query": "outputs", "query_mask": "outputs"}
+    for field, of in points.items():
+        x, like = getattr(samples, field), getattr(samples, of)
+        if x is None or like is None:
+            continue
+        is_mask = field.endswith("mask")
+        lead = (() if field in samples.shared else (len(like),)) + (() if is_mask else (None,))
+        wanted, shape = (*lead, *like.shape[2:]), tuple(np.shape(x))
+        if len(shape) != len(wanted) or any(w is not None and n != w for n, w in zip(shape, wanted, strict=True)):
+            said = ", ".join("ndim" if w is None else str(w) for w in wanted)
+            mend = "points come last, samples first unless it is one set for all."
+            if field == "mask" and samples.query is not None:
+                mend = "mask marks the points of the inputs, query_mask= those of the query."
+            raise ValueError(f"{name}.{field}: expected shape ({said}) beside {of} {like.shape}, got {shape}; {mend}")
+        dtype = getattr(x, "dtype", None)
+        if is_mask and dtype != np.bool_:
+            raise ValueError(f"{name}.{field}: expected truth values, got {dtype}; use mask.astype(bool).")
+        if not is_mask:
+            if dtype is None or not jnp.issubdtype(dtype, np.floating):
+                raise ValueError(f"{name}.{field}: expected a real floating dtype, got {dtype}; use astype('float32').")
+            mask = _each(samples, "mask" if field == "coords" else "query_mask")
+            check_finite(x if field not in samples.shared else np.asarray(x)[None], f"{name}.{field}", mask=mask)
+        else:
+            empty = np.flatnonzero(~np.asarray(x).reshape(len(x) if field not in samples.shared else 1, -1).any(1))
+            if empty.size:
+                raise ValueError(
+                    f"{name}.{field}: expected a point that counts in every sample, got none in sample {empty[0]}; "
+                    "leave such samples out."
+                )
 
-    Iterating yields pytrees of the same structure. One pass is one epoch and every pass is the same; a new
-    order comes from a new key:
 
-    ```python
-    for epoch in range(num_epochs):
-        for batch in ArrayLoader(samples, 16, key=jax.random.fold_in(key, epoch)):
-            ...
-    ```
+def sample_leaves(tree: Any) -> list[Any]:
+    """The arrays of a pytree that have a sample axis."""
+    parts = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, Samples))
+    return [x for part in parts for x in (
+        jax.tree.leaves(part.map(lambda x: x, lambda x: None)) if isinstance(part, Samples) else [part])]  # fmt: skip
 
-    **Raises:** `ValueError` when there are no arrays, their sample counts differ, or `batch_size` does not fit.
-    """
 
-    def __init__(self, arrays: Any, batch_size: int, key: jax.Array | None = None, drop_last: bool = True) -> None:
-        leaves = jax.tree.leaves(arrays)
-        shapes = [tuple(getattr(x, "shape", ())) for x in leaves]
-        if not leaves or any(len(shape) < 1 for shape in shapes) or len({shape[0] for shape in shapes}) != 1:
-            raise ValueError(
-                f"arrays: expected arrays with one common number of samples on the first axis, got shapes {shapes}; "
-                "pair each input with its output."
-            )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise ValueError(f"batch_size: expected a positive integer, got {batch_size!r}; give a count such as 16.")
-        if drop_last and batch_size > shapes[0][0]:
-            raise ValueError(
-                f"batch_size: expected at most the {shapes[0][0]} samples there are, got {batch_size}; "
-                "take a smaller batch or drop_last=False."
-            )
-        self.arrays, self.batch_size, self.key, self.drop_last = arrays, int(batch_size), key, drop_last
-        self.num_samples = shapes[0][0]
+def take(tree: Any, rows: Any) -> Any:
+    """The samples `rows` of a pytree of arrays, samples first; what `Samples` share is left alone."""
 
-    def __len__(self) -> int:
-        """Batches in one pass."""
-        whole, rest = divmod(self.num_samples, self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
+    def part(x: Any) -> Any:
+        return x.at[rows].get(mode="promise_in_bounds") if isinstance(x, jax.Array) else x[rows]
 
-    def __iter__(self) -> Iterator[Any]:
-        order = np.arange(self.num_samples)
-        if self.key is not None:
-            order = np.asarray(jax.random.permutation(self.key, self.num_samples))
-        for batch in range(len(self)):
-            index = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield jax.tree.map(lambda x, index=index: x[index], self.arrays)
+    return jax.tree.map(
+        lambda node: node.map(part) if isinstance(node, Samples) else part(node),
+        tree,
+        is_leaf=lambda node: isinstance(node, Samples),
+    )

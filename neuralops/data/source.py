@@ -125,7 +125,8 @@ class HDF5Source:
 
     def load(self) -> Samples:
         """All samples in memory."""
-        return Samples(**self[:], residual_norm=self.residual_norm)
+        whole = self[:]
+        return Samples(whole["inputs"], whole["outputs"], self.residual_norm)
 
     def sha256(self) -> str:
         """A digest of the numbers: inputs, then outputs, `(samples, channels, *grid)` in C order, little endian."""

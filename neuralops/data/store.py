@@ -214,7 +214,8 @@ def _batched(function: Callable[..., Any], batch_size: int) -> Callable[..., Any
 
 
 def _certify(samples: Samples, start: int, max_residual: float) -> None:
-    for i, (a, u, residual) in enumerate(zip(*samples, strict=True), start):
+    columns = zip(samples.inputs, samples.outputs, samples.residual_norm, strict=True)
+    for i, (a, u, residual) in enumerate(columns, start):
         for name, x in (("input", a), ("output", u), ("residual", residual)):
             if not np.isfinite(x).all():
                 raise ValueError(
@@ -234,7 +235,7 @@ def _collect(compute: Compute, start: int, stop: int, batch_size: int, bar: Any)
     for first in range(start, stop, batch_size):
         batches.append(compute(first, min(first + batch_size, stop)))
         bar.update(len(batches[-1].inputs))
-    return Samples(*(np.concatenate(x) for x in zip(*batches, strict=True)))
+    return jax.tree.map(lambda *x: np.concatenate(x), *batches)
 
 
 def _complete(path: Path, header: Header) -> HDF5Source:

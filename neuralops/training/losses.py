@@ -26,6 +26,11 @@ from jaxtyping import Array, Float
 from neuralops import transforms
 from neuralops.grid import Grid
 from neuralops.solvers.learning.direction_losses import angle_loss, energy_loss, one_step_loss
+from neuralops.training.objectives import physics as physics
+from neuralops.training.objectives import predict as predict
+from neuralops.training.objectives import rollout as rollout
+from neuralops.training.objectives import supervised as supervised
+from neuralops.training.objectives import weighted_sum as weighted_sum
 
 Field = Float[Array, "channels *grid"]
 EPS = 1e-12  # far below the rounding of a float32 field of size 1e-4, so it moves no ordinary result
@@ -168,8 +173,8 @@ class Bound:
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self._value = (function, tuple((name, _frozen(option)) for name, option in sorted(options.items())))
 
-    def __call__(self, prediction: Array, target: Array) -> Array:
-        return self.function(prediction, target, **self.options)
+    def __call__(self, prediction: Array, target: Array, **given: Any) -> Array:
+        return self.function(prediction, target, **self.options, **given)
 
     def __hash__(self) -> int:
         return hash(self._value)

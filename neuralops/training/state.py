@@ -7,7 +7,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,8 @@ from neuralops.operator import named_leaves
 STATE, BEST = "state.safetensors", "best.safetensors"
 
 
-class History(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class History:
     """What happened in a training run; epochs are counted from 0.
 
     **Fields:**
@@ -31,6 +32,10 @@ class History(NamedTuple):
     - `best_epoch`, `best`: the epoch with the smallest validation loss (training loss without validation
       data) and the operator after it; -1 and the operator given when no epoch was finished.
     - `stopped`: why it ended: `"finished"`, `"callback"` or `"interrupted"` (Ctrl-C).
+    - `reports`: by name, `(epochs,)`, the mean of each number that the objective reports.
+    - `optimizer_state`: what the optimiser carries after the last epoch; schedule-free optimisers need it to tell the
+      parameters that they mean (`optax.contrib.schedule_free_eval_params`).
+    - `iterate`: the operator as the optimiser left it; with `fit(average=)`, what the average was taken of.
     """
 
     loss: np.ndarray
@@ -40,6 +45,9 @@ class History(NamedTuple):
     best_epoch: int
     best: Any
     stopped: str = "finished"
+    reports: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    optimizer_state: Any = None
+    iterate: Any = None
 
 
 class DivergedError(FloatingPointError):
@@ -58,6 +66,9 @@ class DivergedError(FloatingPointError):
         )
         self.epoch, self.step, self.op, self.history = epoch, step, op, history
 
+    def __reduce__(self) -> Any:  # exceptions are pickled by their message alone otherwise
+        return type(self), (self.epoch, self.step, self.op, self.history)
+
 
 def copied(tree: Any) -> Any:
     """Fresh, strongly typed buffers, so that donating them does not take the caller's away."""
@@ -70,7 +81,8 @@ class Run:
 
     op: Any
     opt_state: Any
-    good: Any  # a copy of `op`, never donated
+    average: Any  # of `op` over the steps, `None` when nobody asked
+    good: Any  # a copy of what is judged, `op` or its average, never donated
     best: Any
     best_epoch: int = -1
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)  # one per epoch
@@ -78,6 +90,10 @@ class Run:
     @property
     def epoch(self) -> int:
         return len(self.rows)
+
+    @property
+    def judged(self) -> Any:
+        return self.op if self.average is None else self.average
 
     def finish_epoch(self, row: dict[str, float]) -> bool:
         """Adds an epoch; says whether it is the best so far."""
@@ -89,7 +105,11 @@ class Run:
             self.best, self.best_epoch = self.good, self.epoch - 1
         return better
 
-    def history(self, metrics: tuple[str, ...], validated: bool, stopped: str = "finished") -> History:
+    def history(
+        self, metrics: tuple[str, ...], reports: tuple[str, ...], validated: bool, stopped: str, back: Any
+    ) -> History:
+        """The history, with operators handed through `back`, as their owner knows them."""
+
         def column(name: str) -> np.ndarray:
             return np.array([row[name] for row in self.rows], np.float64)
 
@@ -99,8 +119,11 @@ class Run:
             metrics={name: column(name) for name in metrics},
             seconds=column("seconds"),
             best_epoch=self.best_epoch,
-            best=self.best,
+            best=back(self.best),
             stopped=stopped,
+            reports={name: column(name) for name in reports},
+            optimizer_state=copied(self.opt_state),
+            iterate=back(self.good if self.average is None else copied(self.op)),
         )
 
 
@@ -140,6 +163,8 @@ class Folder:
         if best_is_new:
             save(self.path / BEST, run.best)
         arrays = {f"op.{name}": x for name, x in leaves_of(run.op).items()}
+        if run.average is not None:
+            arrays |= {f"average.{name}": x for name, x in leaves_of(run.average).items()}
         arrays |= {f"optimizer.{name}": _plain(leaf) for name, leaf in named_leaves(run.opt_state).items()}
         names = list(run.rows[0])
         arrays |= {f"history.{name}": np.array([row[name] for row in run.rows], np.float64) for name in names}
@@ -163,9 +188,9 @@ class Folder:
                     "use the same arguments, or another folder for a new run."
                 )
         try:
-            op, opt_state = (
+            op, opt_state, average = (
                 copied(self._filled(part, tree, arrays))
-                for part, tree in (("op", fresh.op), ("optimizer", fresh.opt_state))
+                for part, tree in (("op", fresh.op), ("optimizer", fresh.opt_state), ("average", fresh.average))
             )
             columns = [(name, arrays[f"history.{name}"]) for name in about["rows"]]
             rows = [{name: float(column[i]) for name, column in columns} for i in range(len(columns[0][1]))]
@@ -174,7 +199,8 @@ class Folder:
             raise ValueError(
                 f"resume: the state in {str(self.path)!r} is damaged ({error}); start again in another folder."
             ) from error
-        return Run(op, opt_state, copied(op), load(self.path / BEST, like=fresh.op), best_epoch, rows)
+        best = load(self.path / BEST, like=fresh.op)
+        return Run(op, opt_state, average, copied(op if average is None else average), best, best_epoch, rows)
 
     def _filled(self, part: str, tree: Any, arrays: dict[str, np.ndarray]) -> Any:
         wanted = named_leaves(tree)

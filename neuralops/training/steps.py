@@ -18,8 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from neuralops.training.feeds import Feed
+from neuralops.data.samples import Samples, take
+from neuralops.operator import ByIdentity, original
+from neuralops.training.feeds import ArrayData, Feed, SourceData
+from neuralops.training.objectives import split_report
+from neuralops.training.predict import judged, predict_one
 from neuralops.training.state import Run
 
 SECONDS_PER_CALL, STEPS_PER_CALL = 2.0, 10  # how long a call lasts before the bar moves and Ctrl-C is heard
@@ -42,90 +47,78 @@ class Pace:
         self.calls, self.seconds = self.calls + 1, max(seconds / steps, 1e-9)
 
 
-def loops_well(op: Any, loss: Any, shapes: Any, dtypes: Any) -> bool:
-    """Whether the gradient of this loss runs as fast inside a device loop as outside it."""
-    leaves, structure = jax.tree.flatten(op)
-    fields = tuple(zip(map(tuple, shapes), map(jnp.dtype, dtypes), strict=True))
-    parameters = tuple((x.shape, x.dtype) for x in leaves)
-    return jax.default_backend() != "cpu" or not _convolves(_Static.of(loss), structure, parameters, fields)
+def run_feed(
+    run: Run, feed: Feed, objective: Any, optimizer: Any, pace: Pace, *,
+    key: jax.Array, first: int, reports: dict[str, Any], average: float | None, mesh: Any,
+) -> Iterator[dict[str, np.ndarray]]:  # fmt: skip
+    """Trains on one feed, updating `run`; yields loss and reports of the steps as they are done.
 
-
-@functools.lru_cache(maxsize=64)
-def _convolves(loss: Any, structure: Any, parameters: Any, fields: Any) -> bool:
-    op = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*x) for x in parameters])
-    sample = [jax.ShapeDtypeStruct(*x) for x in fields]
-    jaxpr = jax.make_jaxpr(lambda op, u, v: _unwrap(loss)(op(u), v))(op, *sample)
-    return "conv_general_dilated" in str(jaxpr)
-
-
-def run_feed(run: Run, feed: Feed, loss: Any, optimizer: Any, dtype: Any, pace: Pace) -> Iterator[np.ndarray]:
-    """Trains on one feed, updating `run`; yields the losses of the steps as they are done."""
-    step = _stepper(_Static.of(loss), _Static.of(optimizer), pace.looped)
-    rows, counts = jnp.asarray(feed.rows), jnp.asarray(feed.counts)
-    losses = jnp.zeros(len(rows), jnp.promote_types(dtype, jnp.float32))
+    `first` is the number of the feed's first step in the whole run, which the step's key is drawn from; `reports` are
+    shapes and dtypes of what the objective reports, `"loss"` among them.
+    """
+    step = _stepper(ByIdentity.of(objective), ByIdentity.of(optimizer), pace.looped, average is not None, mesh)
+    rows = jnp.asarray(feed.rows)
+    log = {name: jnp.zeros((len(rows), *x.shape), x.dtype) for name, x in reports.items()}
+    decay = jnp.float32(0 if average is None else average)
+    if mesh is not None:
+        rows, log, decay = jax.device_put((rows, log, decay), NamedSharding(mesh, PartitionSpec()))
     done = 0
     while done < feed.steps:
         until, began = min(feed.steps, done + pace.steps()), time.perf_counter()
-        run.op, run.opt_state, losses = step(
-            run.op, run.opt_state, losses, feed.inputs, feed.outputs, rows, counts, done, until
+        (run.op, run.opt_state, run.average, log) = step(
+            (run.op, run.opt_state, run.average, log), feed.data, rows, key, decay, first, done, until
         )
-        values = np.asarray(losses)[done:until]
-        pace.saw(until - done, time.perf_counter() - began)
+        values = {name: np.asarray(x)[done:until] for name, x in log.items()}
+        if len(feed.rows) > 1:  # a rest of one batch would compile within the time that is measured
+            pace.saw(until - done, time.perf_counter() - began)
         yield values
         done = until
 
 
-class _Static:
-    """A hashable stand-in for any object: its own hash where it has one, else its identity."""
+def _divided(batch: Any, mesh: Any) -> Any:
+    """A batch over the first axis of a mesh; one that its devices do not divide stays whole on each."""
+    size = len(jax.tree.leaves(batch)[0])
+    axis = mesh.axis_names[0]
+    if size % mesh.shape[axis]:
+        return batch
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    def part(x: Any) -> Any:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(axis)))
 
-    @classmethod
-    def of(cls, value: Any) -> Any:
-        try:
-            hash(value)
-        except TypeError:
-            return cls(value)
-        return value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.value is other.value
+    return batch.map(part) if isinstance(batch, Samples) else jax.tree.map(part, batch)
 
 
-def _unwrap(value: Any) -> Any:
-    return value.value if isinstance(value, _Static) else value
+@functools.lru_cache(maxsize=16)  # compiled loops are found again for equal objectives and the same optimiser
+def _stepper(objective: Any, optimizer: Any, looped: bool, averaged: bool, mesh: Any) -> Callable[..., Any]:
+    objective, optimizer = ByIdentity.value_of(objective), optax.with_extra_args_support(ByIdentity.value_of(optimizer))
 
+    @functools.partial(jax.jit, donate_argnums=0)
+    def run(state: Any, data: Any, rows: Any, key: Any, decay: Any, first: Any, start: Any, stop: Any) -> Any:
+        def step(i: Any, state: Any) -> Any:
+            op, opt_state, average, log = state
+            batch = take(data, rows[i])
+            if mesh is not None:
+                batch = _divided(batch, mesh)
+            at = jax.random.fold_in(key, first + i)
 
-@functools.lru_cache(maxsize=16)  # compiled loops are found again for equal losses and the same optimiser
-def _stepper(loss: Any, optimizer: Any, looped: bool) -> Callable[..., Any]:
-    loss, optimizer = _unwrap(loss), optax.with_extra_args_support(_unwrap(optimizer))
+            def value(op: Any) -> tuple[Any, dict[str, Any]]:
+                return split_report(objective(original(op), batch, key=at))
 
-    def objective(op: Any, inputs: jax.Array, outputs: jax.Array, count: jax.Array) -> jax.Array:
-        values = jax.vmap(lambda u, v: loss(op(u), v))(inputs, outputs)
-        return jnp.sum(jnp.where(jnp.arange(len(values)) < count, values, 0)) / count
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
-    def run(
-        op: Any, opt_state: Any, losses: Any, inputs: Any, outputs: Any, rows: Any, counts: Any, start: Any, stop: Any
-    ) -> Any:
-        def step(i: jax.Array, carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
-            op, opt_state, losses = carry
-            batch = *(x.at[rows[i]].get(mode="promise_in_bounds") for x in (inputs, outputs)), counts[i]
-            value, grad = jax.value_and_grad(objective)(op, *batch)
+            (loss, report), grad = jax.value_and_grad(value, has_aux=True)(op)
             updates, opt_state = optimizer.update(
-                grad, opt_state, op, value=value, grad=grad, value_fn=lambda op: objective(op, *batch)
+                grad, opt_state, op, value=loss, grad=grad, value_fn=lambda op: value(op)[0]
             )
             op = optax.apply_updates(op, updates)
             if hasattr(op, "project"):
                 op = op.project()
-            return op, opt_state, losses.at[i].set(value.astype(losses.dtype))
+            if averaged:  # the plain mean of the first parameters, until it is as long as the exponential one
+                share = jnp.maximum(1 - decay, 1 / (1 + first + i).astype(jnp.float32))
+                average = jax.tree.map(lambda a, x: a + share.astype(x.dtype) * (x - a), average, op)
+            values = {"loss": loss, **report}
+            log = {name: x.at[i].set(jnp.asarray(values[name], x.dtype)) for name, x in log.items()}
+            return op, opt_state, average, log
 
-        carry = (op, opt_state, losses)
-        return jax.lax.fori_loop(start, stop, step, carry) if looped else step(start, carry)
+        return jax.lax.fori_loop(start, stop, step, state) if looped else step(start, state)
 
     return run
 
@@ -137,28 +130,63 @@ def finite(op: Any) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=16)
-def _judge(functions: tuple[Any, ...]) -> Callable[..., Any]:
-    def one(op: Any, u: jax.Array, v: jax.Array) -> list[jax.Array]:
-        prediction = op(u)
-        return [_unwrap(function)(prediction, v) for function in functions]
+def _judge(functions: tuple[Any, ...], mesh: Any) -> Callable[..., Any]:
+    def one(op: Any, sample: Samples) -> list[jax.Array]:
+        prediction = predict_one(original(op), sample)
+        return [judged(ByIdentity.value_of(function), prediction, sample) for function in functions]
 
     @jax.jit
-    def run(op: Any, inputs: jax.Array, outputs: jax.Array, rows: jax.Array) -> Any:
-        return jax.lax.map(lambda r: jax.vmap(functools.partial(one, op))(inputs[r], outputs[r]), rows)
+    def run(op: Any, data: Samples, rows: jax.Array) -> Any:
+        def batch(rows: jax.Array) -> Any:
+            taken = take(data, rows)
+            taken = taken if mesh is None else _divided(taken, mesh)
+            return jax.vmap(functools.partial(one, op), in_axes=(taken.axes,))(taken)
+
+        return jax.lax.map(batch, rows)
 
     return run
 
 
-def per_sample(op: Any, data: Any, judges: dict[str, Callable[..., Any]], batch_size: int) -> dict[str, np.ndarray]:
+def per_sample(
+    op: Any, data: ArrayData | SourceData, judges: dict[str, Callable[..., Any]], batch_size: int, mesh: Any = None
+) -> dict[str, np.ndarray]:
     """The value of each function on each sample, in order."""
-    run = _judge(tuple(_Static.of(function) for function in judges.values()))
-    count = -(-data.num_samples // batch_size)
-    size = -(-data.num_samples // count)  # batches of nearly equal size
+    run = _judge(tuple(ByIdentity.of(function) for function in judges.values()), mesh)
+    total = data.num_samples
+    size = -(-total // -(-total // batch_size))  # batches of nearly equal size
+    if mesh is not None:
+        size += -size % mesh.shape[mesh.axis_names[0]]
+    # The order is filled up to whole batches, whose last values are thrown away: samples are judged one by one.
     parts = []
-    for feed in data.feeds(np.arange(data.num_samples), size):
+    for feed in data.feeds(np.arange(-(-total // size) * size) % total, size):
         group = min(STEPS_PER_CALL, len(feed.rows))
         for start in range(0, feed.steps, group):
-            values = run(op, feed.inputs, feed.outputs, np.resize(feed.rows[start : start + group], (group, size)))
-            counts = feed.counts[start : min(start + group, feed.steps)]
-            parts.append([np.concatenate([v[i, :c] for i, c in enumerate(counts)]) for v in map(np.asarray, values)])
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(judges)}
+            values = run(op, feed.data, np.resize(feed.rows[start : start + group], (group, size)))
+            steps = min(group, feed.steps - start)
+            parts.append([np.asarray(v)[:steps].reshape(steps * size, *v.shape[2:]) for v in values])
+    return {name: np.concatenate([part[i] for part in parts])[:total] for i, name in enumerate(judges)}
+
+
+@functools.lru_cache(maxsize=16)
+def _judge_batch(objective: Any, mesh: Any) -> Callable[..., Any]:
+    @jax.jit
+    def run(op: Any, data: Any, rows: jax.Array, key: jax.Array) -> Any:
+        batch = take(data, rows)
+        batch = batch if mesh is None else _divided(batch, mesh)
+        return split_report(ByIdentity.value_of(objective)(original(op), batch, key=key))[0]
+
+    return run
+
+
+def per_batch(
+    op: Any, data: ArrayData | SourceData, objective: Any, batch_size: int, key: jax.Array, mesh: Any = None
+) -> float:
+    """The mean of an objective over batches in order, each weighted by its samples, with keys that stay the same."""
+    run = _judge_batch(ByIdentity.of(objective), mesh)
+    values: list[Any] = []
+    counts: list[int] = []
+    for feed in data.feeds(np.arange(data.num_samples), min(batch_size, data.num_samples)):
+        for rows in feed.rows[: feed.steps]:
+            values.append(run(op, feed.data, rows, jax.random.fold_in(key, len(values))))
+            counts.append(len(rows))
+    return float(np.average([float(value) for value in values], weights=counts))
