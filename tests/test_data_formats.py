@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
 import pytest
 import scipy.io
@@ -76,7 +77,8 @@ def test_stride_and_stored_times(kind):
 def test_names_default_to_the_darcy_files(tmp_path):
     write_v73(tmp_path / "d.mat", coeff=COEFF, sol=SOL)
     write_npz(tmp_path / "d.npz", x=COEFF, y=SOL)
-    for x, y in zip(data.read_mat(tmp_path / "d.mat"), data.read_npz(tmp_path / "d.npz"), strict=True):
+    both = data.read_mat(tmp_path / "d.mat"), data.read_npz(tmp_path / "d.npz")
+    for x, y in zip(*map(jax.tree.leaves, both), strict=True):
         assert np.array_equal(x, y)
 
 

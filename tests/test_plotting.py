@@ -1,5 +1,6 @@
 """Figures are read back: every pixel and line stands where its physical coordinates say."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -91,7 +92,7 @@ def test_a_training_curve_shows_the_numbers(tmp_path):
     np.testing.assert_array_equal(axis.lines[1].get_xydata(), [[1, 4], [2, 2.5], [3, 2.8]])
     np.testing.assert_array_equal(axis.lines[2].get_xydata(), [[2, 2.5]])
     assert (tmp_path / "curve.pdf").read_bytes()[:4] == b"%PDF"
-    alone = plotting.training_curve(history._replace(validation=None, best_epoch=2)).axes[0]
+    alone = plotting.training_curve(dataclasses.replace(history, validation=None, best_epoch=2)).axes[0]
     np.testing.assert_array_equal(alone.lines[1].get_xydata(), [[3, 1]])
 
 
