@@ -39,10 +39,14 @@ def median_ms(function: Callable[[], object], repeats: int, inner: int = 1) -> f
     return float(np.median(times))
 
 
-def run(script: str, worker: str, arguments: Sequence[str], allocator: str = "large pages") -> Numbers:
-    """What `script --worker worker *arguments` prints."""
+def run(
+    script: str, worker: str, arguments: Sequence[str], allocator: str = "large pages", checkout: str | None = None
+) -> Numbers:
+    """What `script --worker worker *arguments` prints, with the library of another checkout where one is named."""
     command = [sys.executable, script, "--worker", worker, *arguments]
     environment = {**os.environ, **ALLOCATORS[allocator]}
+    if checkout is not None:
+        environment["PYTHONPATH"] = checkout
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
