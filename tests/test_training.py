@@ -564,3 +564,28 @@ def test_convolutions_are_stepped_outside_the_loop():
         error = sum(weight[k] * np.roll(x, 1 - k, -1) for k in range(3)) - y
         weight -= 0.3 * np.array([2 * np.mean(error * np.roll(x, 1 - k, -1)) for k in range(3)])
     np.testing.assert_allclose(fitted.weight[0, 0], weight, atol=1e-5)
+
+
+def test_nan_outside_the_mask_of_a_loss_is_harmless():
+    """Where every loss and metric has a mask of its own, the outputs may hold anything elsewhere."""
+    inside = np.arange(X.shape[-1]) < 4
+    holes = np.where(inside, Y, np.nan)
+    masked = losses.Bound(losses.mse, mask=inside)
+    with_nan, history = quick(data=(X, holes), loss=masked, validation=(X, holes), metrics={"again": masked})
+    without, _ = quick(data=(X, np.where(inside, Y, 0)), loss=masked)
+    assert_same(with_nan, without)
+    assert np.isfinite(history.metrics["again"]).all()
+    assert np.isfinite(evaluate(with_nan, (X, holes), metrics=masked)["mse"]).all()
+    with pytest.raises(ValueError, match=r"data\.outputs: expected finite numbers"):
+        evaluate(with_nan, (X, holes), metrics={"masked": masked, "whole": losses.mse})
+    with pytest.raises(ValueError, match=r"data\.inputs: expected finite numbers"):
+        quick(data=(np.where(inside, X, np.nan), Y), loss=masked)  # the operator would spread it
+
+
+def test_a_file_is_no_folder_for_a_run(tmp_path, monkeypatch):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="checkpoint: expected a folder, got the file"):
+        quick(checkpoint=tmp_path / "run")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    quick(checkpoint="~/home")
+    assert (tmp_path / "home" / "state.safetensors").is_file()

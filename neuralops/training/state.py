@@ -6,13 +6,13 @@ import dataclasses
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from neuralops.arguments import as_path
 from neuralops.checkpoint import describe, leaves_of, load, read_arrays, save, to_device, write_arrays
 from neuralops.operator import named_leaves
 
@@ -155,7 +155,11 @@ class Folder:
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
-        self.path, self.settings = Path(path), json.loads(json.dumps(settings))  # as it will be read back
+        self.path, self.settings = as_path(path, "checkpoint"), json.loads(json.dumps(settings))  # as it is read back
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(
+                f"checkpoint: expected a folder, got the file {str(path)!r}; give a folder, which receives two files."
+            )
 
     def write(self, run: Run, best_is_new: bool) -> None:
         """Writes the state, each file complete or not at all; the best operator first, so that a state never
