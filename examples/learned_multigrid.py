@@ -25,6 +25,7 @@ import optax
 from matplotlib.figure import Figure
 
 import neuralops as no
+from neuralops.data import Samples
 from neuralops.solvers.learning.energy_decay import energy_decay
 
 CLASSICAL = {
@@ -100,22 +101,26 @@ def decay(variant: Variant, network: Any, u: jax.Array) -> jax.Array:
     """What is minimised, for one medium and one noise (the channels of u)."""
     A = no.Diffusion.from_coefficient(box(u.shape[-1]), u[0])
     M = variant.cycle(A, network)
-    return energy_decay(A, M, jax.lax.stop_gradient(M(u[1]))).reshape(1, 1, 1)
+    return energy_decay(A, M, jax.lax.stop_gradient(M(u[1])))
 
 
 def train(network: Any, args: argparse.Namespace) -> tuple[Any, float]:
     """Trained at the sizes in turn; the seconds that took."""
     begin = time.perf_counter()
+
+    def objective(network: Any, batch: Samples, *, key: jax.Array) -> jax.Array:
+        return jnp.mean(jax.vmap(functools.partial(decay, args.variant, network))(batch.inputs))
+
     for stage, (n, epochs) in enumerate(zip(args.sizes, args.epochs, strict=True)):
         rng = np.random.default_rng([args.seed, stage])
         media = np.stack([FAMILIES[args.families[i % len(args.families)]](rng, n) for i in range(args.samples)])
         inputs = jnp.asarray(np.stack([media, rng.normal(size=media.shape)], 1), jnp.float32)
         steps = epochs * (args.samples // args.batch_size)
         rate = optax.cosine_decay_schedule(args.learning_rate / (1 + stage), steps)
-        op, history = no.fit(
-            jax.tree_util.Partial(jax.tree_util.Partial(decay, args.variant), network),
-            (inputs, jnp.zeros((args.samples, 1, 1, 1), jnp.float32)),
-            loss=lambda prediction, target: jnp.mean(prediction),
+        network, history = no.fit(
+            network,
+            Samples(inputs),
+            objective=objective,
             optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)),
             num_epochs=epochs,
             batch_size=args.batch_size,
@@ -124,7 +129,6 @@ def train(network: Any, args: argparse.Namespace) -> tuple[Any, float]:
             resume=True,
             progress=not args.quiet,
         )
-        network = op.args[0]
         print(
             f"{n} x {n}: energy per step {np.exp(history.loss[0]):.3f} at first, {np.exp(history.loss[-1]):.3f} at last"
         )

@@ -59,6 +59,11 @@ def judged(function: Any, prediction: Any, sample: Samples) -> Any:
 
     One that takes no mask sees zeros at masked points, in prediction and target alike.
     """
+    if sample.outputs is None:
+        raise ValueError(
+            "data.outputs: expected what the operator should make of the inputs, got None; give labels, or leave "
+            "losses of prediction and target out of the objective."
+        )
     mask = target_mask(sample, batched=False)
     if mask is None:
         return function(prediction, sample.outputs)
