@@ -55,3 +55,53 @@ def as_path(value: Any, name: str = "path") -> Path:
         return Path(value).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{name}: expected a home folder for {str(value)!r}, got none; write the path out.") from error
+
+
+def check_plain(x: Any, name: str) -> None:
+    """Refuses arrays that mean more than their numbers: masked, lazy, labelled, structured, dates, objects.
+
+    Arrays of JAX pass at once, traced ones too; so does a masked array that masks nothing.
+
+    **Raises:** `ValueError` naming what is lost and how to give it.
+    """
+    if isinstance(x, jax.Array):
+        return
+    if isinstance(x, np.ma.MaskedArray) and np.ma.getmaskarray(x).any():
+        raise ValueError(
+            f"{name}: expected a plain array, got a NumPy masked array, whose mask would be lost; give "
+            f"{name}.filled(0) and mask=~{name}.mask."
+        )
+    library = type(x).__module__.partition(".")[0]
+    if library in _MENDS:
+        raise ValueError(f"{name}: expected a plain array, got {type(x).__name__} of {library}; {_MENDS[library]}.")
+    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind not in "fiubc" and "float" not in x.dtype.name:
+        raise ValueError(
+            f"{name}: expected real numbers, got dtype {x.dtype}; pick the field or convert it with astype."
+        )
+
+
+_MENDS = {
+    "dask": "load it with x.compute()",
+    "xarray": "take its numbers with x.values, channels and axes in our order",
+    "pandas": "take its numbers with x.to_numpy()",
+    "torch": "take its numbers with x.numpy()",
+}
+
+
+def native(x: Any) -> Any:
+    """An array of NumPy in the byte order of this machine, whatever the file it came from; others as they are."""
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        return x.astype(x.dtype.newbyteorder("="))
+    return x
+
+
+def check_native(x: Any, name: str) -> None:
+    """Refuses an array of NumPy in foreign byte order, which JAX cannot take.
+
+    **Raises:** `ValueError` with the mend.
+    """
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        raise ValueError(
+            f"{name}: expected the byte order of this machine, got {x.dtype.str}; use "
+            f"{name}.astype({name}.dtype.newbyteorder('='))."
+        )

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from neuralops.arguments import check_native, check_plain
+
 __all__ = [
     "AbstractOperator",
     "Envelope",
@@ -238,6 +240,8 @@ def check_field(u: Any, *, channels: int | None, ndim: int | None, name: str = "
 
     **Raises:** `ValueError`, with what was expected, what came and the mend.
     """
+    check_plain(u, name)
+    check_native(u, name)
     shape = getattr(u, "shape", None)
     if shape is None or not hasattr(u, "dtype"):
         raise ValueError(

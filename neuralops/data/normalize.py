@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.operator import AbstractOperator, Envelope, as_operator
+from neuralops.arguments import check_plain
+from neuralops.operator import AbstractOperator, Envelope, as_operator, envelope_of, keywords_of
 
 CONSTANT_CHANNEL = 1e-7  # a deviation at most this fraction of |mean| is rounding (float32), not variation
 
@@ -66,17 +67,19 @@ class Normalizer:
         object.__setattr__(self, "std", std)
 
     @classmethod
-    def fit(cls, x: Any) -> Normalizer:
+    def fit(cls, x: Any, mask: Any = None) -> Normalizer:
         """The mean and deviation of each channel over samples and space, summed in double precision.
 
         **Arguments:**
 
         - `x`: training data `(samples, channels, *grid)`; only training data, so that nothing leaks from a test.
+        - `mask`: truth values `(samples, *grid)` or `(*grid)`, where a point counts; elsewhere `x` may hold anything.
 
         A channel that does not vary gets the deviation 1, so that encoding it gives zeros and not noise.
 
-        **Raises:** `ValueError` on a wrong rank, a dtype that is not real, NaN or infinity.
+        **Raises:** `ValueError` on a wrong rank, a dtype that is not real, NaN or infinity where a point counts.
         """
+        check_plain(x, "x")
         x = np.asarray(x)
         if x.ndim < 3 or x.size == 0:
             raise ValueError(
@@ -85,9 +88,21 @@ class Normalizer:
             )
         if x.dtype.kind not in "fiub":
             raise ValueError(f"x: expected real numbers, got dtype {x.dtype}; convert with x.astype('float32').")
+        inside = None if mask is None else np.asarray(mask)
+        if inside is not None:
+            whole = (len(x), *x.shape[2:])
+            if inside.dtype != np.bool_ or inside.shape not in (whole, whole[1:]):
+                raise ValueError(
+                    f"mask: expected truth values of shape {whole} or {whole[1:]}, got {inside.dtype} of shape "
+                    f"{inside.shape}; True marks the points that count."
+                )
+            inside = np.broadcast_to(inside, whole)
+            if not inside.any():
+                raise ValueError("mask: expected a point that counts, got none; True marks the points that count.")
         mean, std = [], []
         for channel in range(x.shape[1]):
-            values = x[:, channel].astype(np.float64)  # two passes: no cancellation when |mean| >> std
+            counted = x[:, channel] if inside is None else x[:, channel][inside]
+            values = counted.astype(np.float64)  # two passes: no cancellation when |mean| >> std
             m = float(values.mean())
             s = float(np.sqrt(np.mean((values - m) ** 2)))
             if not math.isfinite(s):
@@ -102,13 +117,16 @@ class Normalizer:
     def channels(self) -> int:
         return len(self.mean)
 
-    def encode(self, u: Float[Array, "*lead channels *grid"]) -> Float[Array, "*lead channels *grid"]:
+    def encode(self, u: Float[Array, "*lead channels *grid"], mask: Any = None) -> Float[Array, "*lead channels *grid"]:
         """From physical values to scaled ones. Leading axes pass through.
+
+        With a `mask` `(*lead, *grid)`, points that do not count become zero, whatever they held.
 
         **Raises:** `ValueError` when the channel axis does not fit.
         """
         mean, std = self._constants(u)
-        return (u - mean) / std
+        scaled = (u - mean) / std
+        return scaled if mask is None else jnp.where(jnp.expand_dims(mask, -self.ndim - 1), scaled, 0)
 
     def decode(self, u: Float[Array, "*lead channels *grid"]) -> Float[Array, "*lead channels *grid"]:
         """From scaled values back to physical ones. Leading axes pass through.
@@ -140,7 +158,8 @@ class Normalized(AbstractOperator):
     - `inputs`: the `Normalizer` of the input field, `None` to leave it as it is.
     - `outputs`: the `Normalizer` of the output field, `None` to leave it as it is.
 
-    The envelope is that of `op`: one shift and scale per channel commutes with every change of grid.
+    The envelope is that of `op`: one shift and scale per channel commutes with every change of grid. Points, masks and
+    keys are handed on to an `op` that names them; a mask is obeyed for one that does not, by zeros in its scaled input.
 
     **Raises:** `ValueError` when an argument is of another kind.
     """
@@ -161,18 +180,20 @@ class Normalized(AbstractOperator):
 
     @property
     def envelope(self) -> Envelope:
-        envelope = getattr(self.op, "envelope", None)
-        if envelope is None:
-            raise ValueError(
-                f"op: expected an operator that declares its envelope, got {type(self.op).__name__}; "
-                "a plain function has none, extend AbstractOperator to declare one."
-            )
-        return envelope
+        return envelope_of(self.op)
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        return keywords_of(self.op) | {"mask"}
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None, **keywords: Any
+        self, u: Float[Array, "channels *grid"], /, *, mask: Any = None, **keywords: Any
     ) -> Float[Array, "channels_out *grid_out"]:
-        if key is not None:  # a plain function need not know the word
-            keywords["key"] = key
-        v = self.op(u if self.inputs is None else self.inputs.encode(u), **keywords)
+        if mask is not None and "mask" in keywords_of(self.op):
+            keywords["mask"] = mask
+        if self.inputs is not None:
+            u = self.inputs.encode(u, mask)
+        elif mask is not None:
+            u = jnp.where(mask, u, 0)
+        v = self.op(u, **{name: value for name, value in keywords.items() if value is not None})
         return v if self.outputs is None else self.outputs.decode(v)

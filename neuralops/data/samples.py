@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from neuralops.arguments import check_plain, native
+
 _SHOWN = 3  # sample numbers named in a message
 FIELDS = ("inputs", "outputs", "residual_norm", "coords", "query", "mask", "query_mask")
 NAMES = (("inputs", "outputs"), ("x", "y"))  # what mappings and items call the two, ours first
@@ -226,6 +228,9 @@ def check_samples(samples: Any, name: str = "samples", *, counted: Any = None, l
     **Raises:** `ValueError` on a wrong rank, dtype or count, on no samples, on NaN and infinity in points that count.
     """
     samples = as_samples(samples, name)
+    for field in FIELDS:
+        check_plain(getattr(samples, field), f"{name}.{field}")
+    samples = samples.map(native, native)
     if samples.outputs is None and labels:
         raise ValueError(
             f"{name}.outputs: expected what the operator should make of the inputs, got None; give both, or train "

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from neuralops.grid import Grid, per_axis
 from neuralops.operator import check_field
+from neuralops.scale import norm
 
 
 class Problem(eqx.Module):
@@ -60,7 +60,7 @@ class Problem(eqx.Module):
         self, a: Float[Array, " channels *grid"], u: Float[Array, " channels_out *grid"]
     ) -> Float[Array, ""]:
         """2-norm of the residual over the 2-norm of `reference(a, u)`, one number."""
-        return _norm(self.residual(a, u)) / _norm(self.reference(a, u))
+        return norm(self.residual(a, u)) / norm(self.reference(a, u))
 
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments as JSON can hold them, for the metadata of a file."""
@@ -77,13 +77,6 @@ class Problem(eqx.Module):
     def _check(self, u: Any, channels: int, name: str) -> None:
         check_field(u, channels=channels, ndim=self.grid.ndim, name=name, where=type(self).__name__)
         self.grid.check(u, name)
-
-
-def _norm(u: Array) -> Array:
-    # Scaled, so that float32 neither overflows nor loses small fields in the squares.
-    size = jnp.max(jnp.abs(u))
-    safe = jnp.where(size > 0, size, 1)
-    return safe * jnp.sqrt(jnp.sum((u / safe) ** 2))
 
 
 def _plain(value: Any) -> Any:

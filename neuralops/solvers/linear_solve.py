@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from neuralops.arguments import check_plain, native
 from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.algebra.null_space import NullSpace
 from neuralops.solvers.algebra.programs import hoist
@@ -290,12 +291,13 @@ def _as_method(method: Any) -> AbstractMethod:
 def _check_vector(name: str, tree: Any) -> Any:
     leaves = jax.tree.leaves(tree)
     for leaf in leaves:
+        check_plain(leaf, name)
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
             came = getattr(leaf, "dtype", type(leaf).__name__)
             raise ValueError(
                 f"{name}: expected real floating arrays, got {came}; use jnp.asarray({name}, jnp.float32)."
             )
-    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)), tree)
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(native(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)), tree)
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(arrays)}
     if len(dtypes) > 1:
         raise ValueError(f"{name}: expected arrays of one dtype, got {sorted(dtypes)}; cast them to one.")

@@ -27,12 +27,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from neuralops import transforms
 from neuralops.grid import Grid
-from neuralops.training.losses import EPS, Bound, Field, check_option, mean_square, modal_squares, prepare, ratio, root
+from neuralops.training.losses import Bound
 from neuralops.training.losses import mae as mae
 from neuralops.training.losses import mse as mse
 from neuralops.training.losses import relative_h1 as relative_h1
 from neuralops.training.losses import relative_l2 as relative_l2
+from neuralops.training.norms import Field, check_option, mean_square, modal_squares, prepare, ratio, root_mean
 
 BANDS = ("low", "mid", "high")
 
@@ -51,7 +53,7 @@ __all__ = [
 
 
 def nrmse(
-    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float = EPS
+    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float | None = None
 ) -> Float[Array, ""]:
     """Root mean square error over root mean square of the target, per channel, averaged over channels.
 
@@ -63,7 +65,7 @@ def nrmse(
 
 
 def vrmse(
-    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float = EPS
+    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float | None = None
 ) -> Float[Array, ""]:
     """Root mean square error over the deviation of the target in space, per channel, averaged over channels.
 
@@ -77,7 +79,7 @@ def vrmse(
     axes = tuple(range(1, target.ndim))
     total = jnp.sum(share, axes, keepdims=True)
     mean = jnp.sum(target * share, axes, keepdims=True) / jnp.where(total == 0, 1, total)
-    return ratio(mean_square(error, weight), mean_square(target - mean, weight), True, eps)
+    return ratio(error, target - mean, lambda u: mean_square(u, weight), True, eps)
 
 
 def max_error(prediction: Field, target: Field, *, mask: Any = None) -> Float[Array, ""]:
@@ -115,7 +117,9 @@ def boundary_error(prediction: Field, target: Field, *, grid: Grid | None = None
     for axis in axes:
         np.moveaxis(edge, axis, 0)[[0, -1]] = True
     share = jnp.asarray(np.broadcast_to(edge, error.shape), error.dtype)
-    return root(jnp.mean(mean_square(error, share if weight is None else share * weight)))
+    share = share if weight is None else share * weight
+    size, rest = root_mean(error, lambda u: mean_square(u, share), False)
+    return size * rest
 
 
 def spectral_error(
@@ -125,7 +129,7 @@ def spectral_error(
     grid: Grid,
     band: str,
     edges: tuple[float, float] = (4, 12),
-    eps: float = EPS,
+    eps: float | None = None,
 ) -> Float[Array, ""]:
     """The part of the relative L2 error that sits in one band of wavenumbers.
 
@@ -148,12 +152,18 @@ def spectral_error(
         raise ValueError(f"edges: expected two wavenumbers in rising order, got {edges!r}; give e.g. (4, 12).")
     error, target, _ = prepare(prediction, target, None, None)
     grid.check(error, "prediction")
-    squares, half_waves = modal_squares(error, grid)
+    half_waves = [transforms.wavenumbers(axis.boundary, axis.num_points) for axis in grid.axes]
     k_squared = np.zeros(())
     for w in half_waves:
         k_squared = np.add.outer(k_squared, (w / 2) ** 2)
     low, high = {"low": (0, edges[0]), "mid": edges, "high": (edges[1], np.inf)}[band]
     chosen = (k_squared >= low**2) & (k_squared < high**2)
-    total = jnp.mean(jnp.sum(modal_squares(target, grid)[0], tuple(range(1, target.ndim))))
-    part = jnp.mean(jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, error.ndim))))
-    return root(part) / (root(total) + eps)
+
+    def square(u: Array) -> Array:
+        squares = modal_squares(u, grid)[0]
+        return jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, u.ndim)))
+
+    def whole(u: Array) -> Array:
+        return jnp.sum(modal_squares(u, grid)[0], tuple(range(1, u.ndim)))
+
+    return ratio(error, target, square, False, eps, whole)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from neuralops.arguments import count, flag
 from neuralops.data.samples import Samples
+from neuralops.training.norms import mean_square, root_mean
 from neuralops.training.predict import judged, predict, predict_one
 from neuralops.trajectory import advance
 
@@ -151,10 +152,10 @@ class RolloutLoss:
                 i, target, key = x
                 given = state
                 if self.noise:
-                    size = jnp.sqrt(jnp.mean(state**2, tuple(range(1, state.ndim)), keepdims=True))
-                    given = state + self.noise * jax.lax.stop_gradient(size) * jax.random.normal(
-                        jax.random.fold_in(key, 1), state.shape, state.dtype
-                    )
+                    scale, rest = root_mean(jax.lax.stop_gradient(state), lambda u: mean_square(u, None), True)
+                    size = (scale * rest).reshape(-1, *(1,) * (state.ndim - 1))
+                    draw = jax.random.normal(jax.random.fold_in(key, 1), state.shape, state.dtype)
+                    given = state + self.noise * size * draw
                 new = predict_one(op, sample.replace(inputs=given), key=key)
                 value = judged(self.loss, new, sample.replace(outputs=target))
                 state = advance(state, new)

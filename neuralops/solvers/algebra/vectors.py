@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from neuralops.scale import power_of_two
 
 __all__ = [
     "Dot", "add", "apply", "axpy", "cast", "largest", "power_of_two", "ratio", "same_structure", "select", "sub",
@@ -159,15 +160,6 @@ def largest(u: Any, mesh_axes: tuple[str, ...] = ()) -> Array:
     """The largest magnitude of all entries; NaN if there is one."""
     value = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(u) if leaf.size])
     return lax.pmax(value, mesh_axes) if mesh_axes else value
-
-
-def power_of_two(value: Array) -> Array:
-    """The power of two at or below `value`, so that dividing by it is exact; 1 for zero, NaN and infinity."""
-    info = jnp.finfo(value.dtype)
-    # Rounding to no mantissa bits gives a power of two; kept normal, below overflow.
-    power = lax.reduce_precision(value, exponent_bits=info.nexp, mantissa_bits=0)
-    power = jnp.clip(power, info.tiny, math.ldexp(1.0, int(info.maxexp) - 1))
-    return jnp.where(jnp.isfinite(value) & (value > 0), power, 1)
 
 
 # Inside jax.shard_map every value has a type that says over which mesh axes it may differ, and loops want it stable.
