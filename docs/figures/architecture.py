@@ -24,8 +24,8 @@ HOUSE = {
     "plotting": (4.0, 8.0, SHARED), "training": (0.0, 12.0, SHARED), "interop": (8.15, 12.0, SHARED),
     "checkpoint": (4.5, 7.4, SHARED), "sharding": (8.65, 12.0, CLASSICAL), "inverse": (4.5, 7.4, SHARED),
     "models": (0.0, 4.2, LEARNED), "pde": (9.15, 12.0, CLASSICAL), "nn": (0.0, 4.2, LEARNED),
-    "data": (4.5, 7.4, SHARED), "solvers": (7.7, 12.0, CLASSICAL), "operator": (0.0, 5.9, GROUND), "grid": (6.1, 12.0, GROUND),
-    "transforms": (6.1, 12.0, GROUND), "arguments": (0.0, 12.0, GROUND),
+    "data": (4.5, 7.4, SHARED), "solvers": (7.7, 12.0, CLASSICAL), "operator": (0.0, 5.9, GROUND),
+    "grid": (6.1, 12.0, GROUND), "transforms": (6.1, 12.0, GROUND), "arguments": (0.0, 12.0, GROUND),
 }  # fmt: skip
 SOLVERS = {
     "inverse": (0.0, 5.9, SHARED), "learning": (6.1, 12.0, LEARNED), "linear_solve": (0.0, 12.0, SHARED),
