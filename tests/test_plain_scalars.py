@@ -19,6 +19,10 @@ CASES = [
     (lambda **o: Linear(**{"in_channels": 1, "out_channels": 1, **o}, key=KEY), {"in_channels": 2, "out_channels": 2}),
     (lambda **o: Linear(1, 1, **o, key=KEY), {"use_bias": False}),
     (lambda **o: ChannelMLP(1, 1, **o, key=KEY), {"hidden_channels": 2}),
+    (
+        lambda **o: ChannelMLP(**{"in_channels": 1, "out_channels": 1, **o}, hidden_channels=1, key=KEY),
+        {"in_channels": 2},
+    ),
     (lambda **o: SpectralConv(**{"in_channels": 1, "out_channels": 1, **o}, n_modes=(3,), key=KEY), {"in_channels": 2}),
     (lambda **o: SpectralConv(1, 1, (3,), **o, key=KEY), {"separable": True, "use_bias": False}),
     (lambda **o: GroupNorm(4, **o), {"groups": 2, "use_affine": False}),

@@ -103,7 +103,7 @@ class ChannelMLP(AbstractLayer):
         self.hidden_channels = hidden_channels = count(hidden_channels, "hidden_channels")
         self.first = Linear(in_channels, hidden_channels, key=first_key)
         self.second = Linear(hidden_channels, out_channels, key=second_key)
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels, self.out_channels = self.first.in_channels, self.second.out_channels
         self.activation = activation
 
     @property
