@@ -22,10 +22,10 @@ SHARED, GROUND = ("#e6f0e0", "#5b8c4a"), ("#ece8e1", "#85796a")
 # Where a room stands from left to right (0 to 12), and its colour; the floor is the contract's.
 HOUSE = {
     "plotting": (4.0, 8.0, SHARED), "training": (0.0, 12.0, SHARED), "interop": (8.15, 12.0, SHARED),
-    "checkpoint": (4.5, 7.4, SHARED), "sharding": (8.65, 12.0, CLASSICAL), "inverse": (4.5, 7.4, SHARED),
+    "checkpoint": (4.5, 7.4, SHARED), "sharding": (8.65, 12.0, CLASSICAL), "inverse": (5.2, 7.4, SHARED),
     "models": (0.0, 4.2, LEARNED), "pde": (9.15, 12.0, CLASSICAL), "nn": (0.0, 4.2, LEARNED),
     "data": (4.5, 7.4, SHARED), "solvers": (7.7, 12.0, CLASSICAL), "operator": (0.0, 5.9, GROUND),
-    "grid": (6.1, 12.0, GROUND), "transforms": (6.1, 12.0, GROUND), "arguments": (0.0, 12.0, GROUND),
+    "grid": (6.1, 12.0, GROUND), "transforms": (7.4, 12.0, GROUND), "arguments": (0.0, 12.0, GROUND),
 }  # fmt: skip
 SOLVERS = {
     "inverse": (0.0, 5.9, SHARED), "learning": (6.1, 12.0, LEARNED), "linear_solve": (0.0, 12.0, SHARED),
@@ -141,7 +141,11 @@ def draw(package: str, places: dict, name: str, title: str, roof: bool) -> None:
             between = sorted((bottom[room], bottom[other]))
             hidden = [places[r] for r in rooms if between[0] < bottom[r] < between[1]]
             steps = [x / 20 for x in range(int(20 * low) + 3, int(20 * far) - 2)]
-            free = [x for x in steps if not any(h[0] - 0.25 < x < h[1] + 0.25 for h in hidden)] or steps
+            free = [x for x in steps if not any(h[0] - 0.25 < x < h[1] + 0.25 for h in hidden)]
+            if not free:  # drawn behind a third room, the line would seem to be that room's
+                raise ValueError(
+                    f"places: no way from {room} to {other} beside those between; narrow one."
+                )
             return min(free, key=lambda x: abs(x - (low + far) / 2))
         crowd = sorted(crowd, key=middle)
         return left + (right - left) * (crowd.index(other) + 0.7) / (len(crowd) + 0.4)
