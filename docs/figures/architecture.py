@@ -143,9 +143,7 @@ def draw(package: str, places: dict, name: str, title: str, roof: bool) -> None:
             steps = [x / 20 for x in range(int(20 * low) + 3, int(20 * far) - 2)]
             free = [x for x in steps if not any(h[0] - 0.25 < x < h[1] + 0.25 for h in hidden)]
             if not free:  # drawn behind a third room, the line would seem to be that room's
-                raise ValueError(
-                    f"places: no way from {room} to {other} beside those between; narrow one."
-                )
+                raise ValueError(f"places: no way from {room} to {other} beside those between; narrow one.")
             return min(free, key=lambda x: abs(x - (low + far) / 2))
         crowd = sorted(crowd, key=middle)
         return left + (right - left) * (crowd.index(other) + 0.7) / (len(crowd) + 0.4)
