@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from turns import in_turns, median_ms
+from turns import in_turns, median_ms, torch_turns
 
 BATCH, CHANNELS, MODES = 16, 32, 16
 
@@ -28,17 +28,7 @@ def peer(n: int, repeats: int) -> dict[str, float]:
     model = FNO(n_modes=(MODES, MODES), in_channels=1, out_channels=1, hidden_channels=CHANNELS)
     u = torch.from_numpy(fields(n))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-
-    def forward() -> None:
-        with torch.no_grad():
-            model(u)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        ((model(u) - u) ** 2).mean().backward()
-        optimizer.step()
-
-    return {"forward": median_ms(forward, repeats), "step": median_ms(step, repeats)}
+    return torch_turns(model, u, optimizer, repeats)
 
 
 def ours(n: int, repeats: int) -> dict[str, float]:

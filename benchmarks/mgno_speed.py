@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from turns import in_turns, median_ms, run
+from turns import in_turns, median_ms, run, torch_turns
 
 BATCH = 16
 
@@ -43,17 +43,7 @@ def peer(n: int, batch: int, repeats: int, code: Path) -> dict[str, float]:
     model = released(code, "darcy_rough", patterned_op())
     u = torch.from_numpy(fields(n, batch))
     optimizer = torch.optim.Adam(model.parameters(), 5e-4, weight_decay=1e-4)
-
-    def forward() -> None:
-        with torch.no_grad():
-            model(u)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        ((model(u) - u) ** 2).mean().backward()
-        optimizer.step()
-
-    return {"forward": median_ms(forward, repeats), "step": median_ms(step, repeats)}
+    return torch_turns(model, u, optimizer, repeats)
 
 
 def ours(n: int, batch: int, repeats: int, code: Path | None) -> dict[str, float]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,22 @@ def median_ms(function: Callable[[], object], repeats: int, inner: int = 1) -> f
         function()
         times.append(1e3 * (time.perf_counter() - start) / inner)
     return float(np.median(times))
+
+
+def torch_turns(model: Any, u: Any, optimizer: Any, repeats: int) -> Numbers:
+    """Times of a PyTorch model's forward pass, and of a training step towards the identity."""
+    import torch
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(u)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        ((model(u) - u) ** 2).mean().backward()
+        optimizer.step()
+
+    return {"forward": median_ms(forward, repeats), "step": median_ms(step, repeats)}
 
 
 def run(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from neuralops import solvers as solvers
     from neuralops.checkpoint import load as load
     from neuralops.checkpoint import save as save
-    from neuralops.fixed import at as at
+    from neuralops.wrappers import at as at
     from neuralops.grid import Grid as Grid
     from neuralops.grid import resample as resample
     from neuralops.models import FNO as FNO
@@ -48,20 +48,19 @@ if TYPE_CHECKING:
     from neuralops.training import losses as losses
     from neuralops.training import metrics as metrics
     from neuralops.training import schedules as schedules
-    from neuralops.trajectory import Rollout as Rollout
-    from neuralops.trajectory import rollout as rollout
+    from neuralops.wrappers import Rollout as Rollout
+    from neuralops.wrappers import rollout as rollout
 
 _TOP = ["data", "interop", "models", "nn", "operator", "pde", "plotting", "sharding", "solvers", "training"]
 _TRAINING = ["baselines", "losses", "metrics", "schedules"]
 _ROOMS = {**{name: name for name in _TOP}, **{name: f"training.{name}" for name in _TRAINING}}
 _NAMES = {
     "checkpoint": "load save",
-    "fixed": "at",
     "grid": "Grid resample",
     "models": "DirectionNet FNO MgNO MultigridDirection",
     "operator": "AbstractOperator Operator as_operator as_pair",
     "solvers": "CG DeepConjugateDirection Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
-    "trajectory": "Rollout rollout",
+    "wrappers": "Rollout at rollout",
     "training": "DivergedError History evaluate fit",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops import transforms
+from neuralops.arguments import count
 from neuralops.transforms import Axis
 
 BOUNDARIES = ("periodic", "dirichlet", "neumann")
@@ -76,9 +77,7 @@ class Grid:
         points = self.num_points if isinstance(self.num_points, Sequence) else (self.num_points,)
         if not points:
             raise ValueError("num_points: expected at least one axis, got (); give one count per axis.")
-        for n in points:
-            if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-                raise ValueError(f"num_points: expected positive integers, got {points!r}; give counts such as 64.")
+        points = tuple(count(n, "num_points", hint="give counts such as 64.") for n in points)
         ndim = len(points)
         extents = per_axis(self.domain_extent, ndim, "domain_extent")
         for extent in extents:
@@ -97,7 +96,7 @@ class Grid:
                     "num_points: a node-centred Neumann axis holds both ends, so it needs at least 2 points, "
                     f"got {n}; take 2 or more."
                 )
-        object.__setattr__(self, "num_points", tuple(int(n) for n in points))
+        object.__setattr__(self, "num_points", points)
         object.__setattr__(self, "domain_extent", tuple(float(extent) for extent in extents))
         object.__setattr__(self, "boundary", boundaries)
         object.__setattr__(self, "centering", centerings)

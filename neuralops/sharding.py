@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from neuralops.arguments import flag
 from neuralops.grid import Grid
 from neuralops.operator import AbstractOperator, Envelope
 from neuralops.solvers import Diffusion, Solution
@@ -60,7 +61,7 @@ class BlockDiffusion(AbstractOperator):
         connected: bool = True,
     ):
         self.grid, self.faces, self.placement = grid, tuple(faces), placement
-        self.widths, self.connected = widths, connected
+        self.widths, self.connected = widths, flag(connected, "connected")
 
     @property
     def envelope(self) -> Envelope:

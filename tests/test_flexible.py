@@ -211,9 +211,9 @@ def test_a_network_may_propose_directions(x64):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: FlexibleCG(memory=0), "memory: expected a count of at least 1, got 0"),
-        (lambda: FlexibleCG(memory=1.5), "memory: expected a count"),
-        (lambda: FlexibleCG(memory=True), "memory: expected a count"),
+        (lambda: FlexibleCG(memory=0), "memory: expected a positive integer, got 0"),
+        (lambda: FlexibleCG(memory=1.5), "memory: expected a positive integer"),
+        (lambda: FlexibleCG(memory=True), "memory: expected a positive integer"),
         (lambda: FlexibleCG(preconditioner=CG), "preconditioner: expected a callable"),
         (lambda: FlexibleCG(dot="double"), "dot: expected None, 'float64' or 'compensated'"),
         (lambda: FlexibleCG(-1.0), "rtol: expected a number not below zero"),

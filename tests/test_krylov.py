@@ -378,8 +378,8 @@ IDENTITY = lambda v: v
         (lambda: CG(max_steps=2.5), "max_steps: expected an integer"),
         (lambda: CG(preconditioner=FastPoisson), "preconditioner: expected a callable"),
         (lambda: CG(preconditioner=np.eye(3)), "preconditioner: expected a callable"),
-        (lambda: CG(history=-1), "history: expected a bool or a count"),
-        (lambda: CG(history=1.5), "history: expected a bool or a count"),
+        (lambda: CG(history=-1), "history: expected zero or a positive integer"),
+        (lambda: CG(history=1.5), "history: expected zero or a positive integer"),
     ],
 )
 def test_bad_input(call, match):

@@ -258,7 +258,7 @@ B = np.ones(GRID.shape, np.float32)
         (lambda: Jacobi(lambda v: v), "A: expected an operator with diagonal"),
         (lambda: Jacobi(Diffusion(GRID))(B[:3]), "r: expected the shape"),
         (lambda: Jacobi(Diffusion(GRID))(B.astype(int)), "r: expected a real floating array"),
-        (lambda: Chebyshev(Diffusion(GRID), 0), "degree: expected a count of at least 1"),
+        (lambda: Chebyshev(Diffusion(GRID), 0), "degree: expected a positive integer"),
         (lambda: Chebyshev(Diffusion(GRID), bounds=(2.0, 1.0)), "bounds: expected 0 < low < high"),
         (lambda: Chebyshev(Diffusion(GRID), bounds=2.0), "bounds: expected two numbers"),
         (lambda: Chebyshev(lambda v: v), "A: expected an operator with diagonal"),

@@ -19,6 +19,7 @@ from flax.core import meta, unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
+from neuralops.arguments import flag
 from neuralops.operator import AbstractOperator, Envelope, as_operator, check_field, named_leaves, with_leaves
 
 __all__ = ["LinenModule", "LinenNetwork", "NNXModule", "NNXNetwork", "from_linen", "from_nnx", "to_linen", "to_nnx"]
@@ -187,9 +188,7 @@ class _Layout(NamedTuple):
 
     @classmethod
     def checked(cls, channels_last: Any, batched: Any, keywords: dict[str, Any]) -> _Layout:
-        for name, value in (("channels_last", channels_last), ("batched", batched)):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name}: expected True or False, got {value!r}; use one of these.")
+        channels_last, batched = flag(channels_last, "channels_last"), flag(batched, "batched")
         for name, value in keywords.items():
             _check_static(value, name, "pass numbers, words or tuples.")
         return cls(channels_last, batched, tuple(sorted(keywords.items())))

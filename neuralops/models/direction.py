@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from neuralops.arguments import count
 from neuralops.grid import CENTERINGS, check_boundary, per_axis
 from neuralops.nn.convolution import convolve, ghost_rule
 from neuralops.nn.layer import AbstractLayer
-from neuralops.nn.pointwise import activation_named, check_count
+from neuralops.nn.pointwise import activation_named
 from neuralops.operator import Envelope
 
 __all__ = ["DirectionNet"]
@@ -105,14 +106,13 @@ class DirectionNet(AbstractLayer):
     ) -> None:
         if not isinstance(pairs, Sequence) or len(pairs) != 3:
             raise ValueError(f"pairs: expected three counts, got {pairs!r}; give e.g. (1, 3, 2).")
-        if ndim not in (1, 2, 3):
-            raise ValueError(f"ndim: expected one of (1, 2, 3), got {ndim!r}; use one of these.")
+        self.ndim = ndim = count(ndim, "ndim", most=3)
         if scaling not in (None, "rms"):
             raise ValueError(f"scaling: expected None or 'rms', got {scaling!r}; use one of these.")
         activation_named(activation)
-        one, two, three = (check_count(count, "pairs", 0) for count in pairs)
+        one, two, three = (count(pair, "pairs", 0) for pair in pairs)
         self.pairs = (one, two, three)
-        self.hidden_channels, self.ndim = check_count(hidden_channels, "hidden_channels"), ndim
+        self.hidden_channels = hidden_channels = count(hidden_channels, "hidden_channels")
         self.boundary = tuple(check_boundary(b) for b in per_axis(boundary, ndim, "boundary"))
         self.centering = per_axis(centering, ndim, "centering")
         for word in self.centering:
@@ -124,7 +124,7 @@ class DirectionNet(AbstractLayer):
         keys = iter(jax.random.split(key, 2 + sum(counts)))
         self.first = _Conv(ndim, 1, hidden_channels, next(keys))
         self.before, self.coarse, self.after = (
-            tuple(_Conv(ndim, hidden_channels, hidden_channels, next(keys)) for _ in range(count)) for count in counts
+            tuple(_Conv(ndim, hidden_channels, hidden_channels, next(keys)) for _ in range(n)) for n in counts
         )
         bound = math.sqrt(6 / (hidden_channels + 1))
         self.weight = jax.random.uniform(next(keys), (hidden_channels,), minval=-bound, maxval=bound)

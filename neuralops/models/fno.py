@@ -19,10 +19,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops import transforms
+from neuralops.arguments import count, flag
 from neuralops.grid import per_axis
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.norm import GroupNorm, make_norm
-from neuralops.nn.pointwise import ChannelMLP, Linear, SoftGate, activation_named, check_count
+from neuralops.nn.pointwise import ChannelMLP, Linear, SoftGate, activation_named
 from neuralops.nn.spectral import SpectralConv
 from neuralops.operator import AbstractOperator, Envelope, check_field
 
@@ -65,8 +66,8 @@ class FNOBlock(AbstractLayer):
     ) -> None:
         keys = jax.random.split(key, 3)
         activation_named(activation)
-        self.in_channels = in_channels
-        self.activation, self.preactivation, self.is_last = activation, preactivation, is_last
+        self.in_channels, self.activation = count(in_channels, "in_channels"), activation
+        self.preactivation, self.is_last = flag(preactivation, "preactivation"), flag(is_last, "is_last")
         self.spectral = SpectralConv(
             in_channels, in_channels, n_modes, boundary=boundary, centering=centering, key=keys[0], **spectral
         )
@@ -172,13 +173,12 @@ class FNO(AbstractOperator):
         centering: Any = "node",
         key: Array,
     ) -> None:
-        for name, value in (
-            ("n_layers", n_layers),
-            ("in_channels", in_channels),
-            ("out_channels", out_channels),
-            ("hidden_channels", hidden_channels),
-        ):
-            check_count(value, name)
+        self.in_channels = in_channels = count(in_channels, "in_channels")
+        self.out_channels = out_channels = count(out_channels, "out_channels")
+        self.hidden_channels = hidden_channels = count(hidden_channels, "hidden_channels")
+        self.n_layers = n_layers = count(n_layers, "n_layers")
+        self.preactivation = flag(preactivation, "preactivation")
+        self.checkpoint_blocks = flag(checkpoint_blocks, "checkpoint_blocks")
         for name, ratio in (
             ("lifting_channel_ratio", lifting_channel_ratio),
             ("projection_channel_ratio", projection_channel_ratio),
@@ -211,15 +211,12 @@ class FNO(AbstractOperator):
         )
         spectral = blocks[0].spectral
         self.n_modes, self.boundary, self.centering = spectral.n_modes, spectral.boundary, spectral.centering
-        self.rank, self.factorization, self.separable = spectral.rank, factorization, separable
+        self.rank, self.factorization, self.separable = spectral.rank, factorization, spectral.separable
         ndim = len(self.n_modes)
         self.domain_padding = None if domain_padding is None else _check_padding(domain_padding, ndim)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.hidden_channels, self.n_layers = hidden_channels, n_layers
         self.lifting_channel_ratio, self.projection_channel_ratio = lifting_channel_ratio, projection_channel_ratio
         self.channel_mlp_expansion = channel_mlp_expansion
         self.positional_embedding, self.activation, self.norm = positional_embedding, activation, norm
-        self.preactivation, self.checkpoint_blocks = preactivation, checkpoint_blocks
         self.lifting = ChannelMLP(
             in_channels + (ndim if positional_embedding else 0),
             hidden_channels,

@@ -17,11 +17,12 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
+from neuralops.arguments import count, flag
 from neuralops.grid import per_axis
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.multigrid import MultigridConv
 from neuralops.nn.norm import LayerNorm
-from neuralops.nn.pointwise import Linear, activation_named, check_count
+from neuralops.nn.pointwise import Linear, activation_named
 from neuralops.operator import Envelope
 
 
@@ -130,13 +131,10 @@ class MgNO(AbstractLayer):
         checkpoint_layers: bool = False,
         key: Array,
     ) -> None:
-        for name, count in (
-            ("in_channels", in_channels),
-            ("out_channels", out_channels),
-            ("hidden_channels", hidden_channels),
-            ("n_layers", n_layers),
-        ):
-            check_count(count, name)
+        in_channels, out_channels = count(in_channels, "in_channels"), count(out_channels, "out_channels")
+        hidden_channels, n_layers = count(hidden_channels, "hidden_channels"), count(n_layers, "n_layers")
+        residual = flag(residual, "residual")
+        checkpoint_layers = flag(checkpoint_layers, "checkpoint_layers")
         for name, word, allowed in (
             ("skip", skip, ("linear", None)),
             ("norm", norm, (None, "cycle", "layer")),
@@ -181,6 +179,7 @@ class MgNO(AbstractLayer):
             )
 
         grid = () if num_points is None else per_axis(num_points, ndim, "num_points")
+        grid = tuple(count(n, "num_points") for n in grid)
         layers = []
         for i in range(n_layers):
             c_in = in_channels if i == 0 else hidden_channels
@@ -200,8 +199,8 @@ class MgNO(AbstractLayer):
         self.up_taps, self.up_ghosts, self.sharing, self.use_bias = W.up_taps, W.up_ghosts, W.sharing, W.use_bias
         self.skip, self.activation, self.norm, self.head = skip, activation, norm, head
         self.num_points = grid or None
-        self.residual, self.first_system, self.init = bool(residual), W.first_system, W.init
-        self.checkpoint_layers = bool(checkpoint_layers)
+        self.residual, self.first_system, self.init = residual, W.first_system, W.init
+        self.checkpoint_layers = checkpoint_layers
 
     @classmethod
     def paper(cls, name: str, *, key: Array, **changes: Any) -> MgNO:

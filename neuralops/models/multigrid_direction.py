@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from neuralops.nn.pointwise import Linear, activation_named, check_count
+from neuralops.arguments import count
+from neuralops.nn.pointwise import Linear, activation_named
 from neuralops.operator import AbstractOperator, Envelope, check_field
 
 __all__ = ["MultigridDirection"]
@@ -84,13 +85,13 @@ class MultigridDirection(AbstractOperator):
         activation: str = "relu",
         key: Array,
     ) -> None:
-        self.in_channels = check_count(in_channels, "in_channels")
-        self.out_channels = check_count(out_channels, "out_channels")
-        self.hidden_channels = check_count(hidden_channels, "hidden_channels")
-        self.n_layers, self.n_spatial = check_count(n_layers, "n_layers", 0), check_count(n_spatial, "n_spatial", 0)
-        self.ndim, self.activation = check_count(ndim, "ndim"), activation
-        if ndim > 3:
-            raise ValueError(f"ndim: expected 1, 2 or 3, got {ndim}; networks on more dimensions are not there.")
+        self.in_channels = in_channels = count(in_channels, "in_channels")
+        self.out_channels = out_channels = count(out_channels, "out_channels")
+        self.hidden_channels = hidden_channels = count(hidden_channels, "hidden_channels")
+        self.n_layers = n_layers = count(n_layers, "n_layers", 0)
+        self.n_spatial = n_spatial = count(n_spatial, "n_spatial", 0)
+        self.ndim = ndim = count(ndim, "ndim", most=3, hint="networks on more dimensions are not there.")
+        self.activation = activation
         if n_spatial > n_layers + 1:
             raise ValueError(
                 f"n_spatial: expected at most n_layers + 1 = {n_layers + 1}, got {n_spatial}; add layers or take fewer."

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from neuralops.arguments import count, flag
 from neuralops.grid import CENTERINGS, check_boundary, per_axis
 from neuralops.nn.convolution import coarse_points, coarsen, convolve, ghost_rule, refine
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.norm import LayerNorm
-from neuralops.nn.pointwise import check_count
 from neuralops.operator import Envelope
 
 __all__ = ["MultigridConv"]
@@ -151,8 +151,8 @@ class MultigridConv(AbstractLayer):
         init: Literal["interpolation", "uniform"] = "interpolation",
         key: Array,
     ) -> None:
+        self.ndim = ndim = count(ndim, "ndim", most=3)
         choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
-            ("ndim", ndim, (1, 2, 3)),
             ("transfer", transfer, ("source", "residual")),
             ("coarse_init", coarse_init, ("project", "zero")),
             ("kept", kept, ("even", "odd")),
@@ -164,9 +164,9 @@ class MultigridConv(AbstractLayer):
         for name, word, allowed in choices:
             if word not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {word!r}; use one of these.")
-        self.in_channels = check_count(in_channels, "in_channels")
-        self.out_channels = check_count(out_channels, "out_channels")
-        self.sweeps, self.ndim = check_sweeps(sweeps), ndim
+        self.in_channels = count(in_channels, "in_channels")
+        self.out_channels = count(out_channels, "out_channels")
+        self.sweeps = check_sweeps(sweeps)
         depth = len(self.sweeps)
         self.multiples = None if multiples is None else _check_multiples(multiples, depth)
         self.transfer, self.coarse_init, self.kept = transfer, coarse_init, kept
@@ -180,14 +180,15 @@ class MultigridConv(AbstractLayer):
                 "kept: on a periodic axis the coarse grid keeps the even points, got 'odd'; use kept='even'."
             )
         self.up_taps = _check_taps(up_taps, depth, self.centering)
-        self.up_ghosts, self.sharing, self.use_bias, self.norm = up_ghosts, sharing, bool(use_bias), norm
-        self.first_system, self.init = bool(first_system), init
+        self.up_ghosts, self.sharing, self.use_bias, self.norm = up_ghosts, sharing, flag(use_bias, "use_bias"), norm
+        self.first_system, self.init = flag(first_system, "first_system"), init
         if (norm is None) != (num_points is None):
             raise ValueError(
                 f"num_points: expected the grid if and only if norm='layer_norm', got norm={norm!r} and "
                 f"num_points={num_points!r}; give both or neither."
             )
-        self.num_points = None if num_points is None else per_axis(num_points, ndim, "num_points")
+        points = () if num_points is None else per_axis(num_points, ndim, "num_points")
+        self.num_points = tuple(count(n, "num_points") for n in points) or None
         if sharing == "levels" and (self.multiples is not None or norm is not None or len(set(self.up_taps)) > 1):
             raise ValueError(
                 "sharing: one set of kernels for all levels needs equal channels, taps and no norm on them; use "
@@ -384,7 +385,7 @@ def _check_multiples(multiples: Any, depth: int) -> tuple[int, ...]:
             f"multiples: expected {depth} counts, one per level and 1 for the finest, got {multiples!r}; give e.g. "
             f"{tuple(range(1, depth + 1))}."
         )
-    return tuple(check_count(m, "multiples") for m in multiples)
+    return tuple(count(m, "multiples") for m in multiples)
 
 
 def _check_taps(up_taps: Any, depth: int, centering: Sequence[str]) -> tuple[int, ...]:
@@ -393,4 +394,4 @@ def _check_taps(up_taps: Any, depth: int, centering: Sequence[str]) -> tuple[int
     taps = per_axis(up_taps, depth - 1, "up_taps")
     if any(k not in (3, 4) for k in taps):
         raise ValueError(f"up_taps: expected 3 or 4, one for all or one per pair of levels, got {up_taps!r}; use 3.")
-    return taps
+    return tuple(int(k) for k in taps)

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops import transforms
+from neuralops.arguments import count, flag
 from neuralops.grid import check_boundary, per_axis
 from neuralops.nn.layer import AbstractLayer
-from neuralops.nn.pointwise import ANY_GRID, check_count
+from neuralops.nn.pointwise import ANY_GRID
 from neuralops.operator import Envelope
 
 NORMS = (None, "instance_norm", "group_norm")
@@ -51,12 +52,14 @@ class GroupNorm(AbstractLayer):
         centering: Any = "node",
         key: Array | None = None,
     ) -> None:
-        self.in_channels, self.groups = check_count(in_channels, "in_channels"), check_count(groups, "groups")
+        self.in_channels = in_channels = count(in_channels, "in_channels")
+        self.groups = groups = count(groups, "groups")
+        self.use_affine = use_affine = flag(use_affine, "use_affine")
         if in_channels % groups:
             raise ValueError(
                 f"groups: expected a divisor of {in_channels} channels, got {groups}; use 1 or {in_channels}."
             )
-        self.use_affine, self.eps, self.boundary, self.centering = use_affine, eps, boundary, centering
+        self.eps, self.boundary, self.centering = eps, boundary, centering
         self.weight = jnp.ones(in_channels) if use_affine else None
         self.bias = jnp.zeros(in_channels) if use_affine else None
 
@@ -105,8 +108,8 @@ class LayerNorm(AbstractLayer):
     def __init__(
         self, in_channels: int, num_points: Sequence[int], *, eps: float = 1e-5, key: Array | None = None
     ) -> None:
-        self.in_channels = check_count(in_channels, "in_channels")
-        self.num_points = tuple(check_count(n, "num_points") for n in num_points)
+        self.in_channels = in_channels = count(in_channels, "in_channels")
+        self.num_points = tuple(count(n, "num_points") for n in num_points)
         self.eps = eps
         self.weight = jnp.ones((*self.num_points, in_channels))
         self.bias = jnp.zeros((*self.num_points, in_channels))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from neuralops.arguments import count, flag
 from neuralops.nn.layer import AbstractLayer
 from neuralops.operator import Envelope
 
@@ -49,13 +50,6 @@ def activation_named(name: str) -> Callable[[Array], Array]:
     return ACTIVATIONS[name]
 
 
-def check_count(value: int, name: str, minimum: int = 1) -> int:
-    """A whole number of at least `minimum`, or a `ValueError` that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value!r}; give a positive count.")
-    return value
-
-
 class Linear(AbstractLayer):
     """One linear map of the channels at every point, a 1 x 1 convolution.
 
@@ -70,9 +64,9 @@ class Linear(AbstractLayer):
     use_bias: bool = eqx.field(static=True)
 
     def __init__(self, in_channels: int, out_channels: int, *, use_bias: bool = True, key: Array) -> None:
-        self.in_channels = check_count(in_channels, "in_channels")
-        self.out_channels = check_count(out_channels, "out_channels")
-        self.use_bias = use_bias
+        self.in_channels = in_channels = count(in_channels, "in_channels")
+        self.out_channels = out_channels = count(out_channels, "out_channels")
+        self.use_bias = use_bias = flag(use_bias, "use_bias")
         weight_key, bias_key = jax.random.split(key)
         bound = 1 / math.sqrt(in_channels)
         self.weight = jax.random.uniform(weight_key, (out_channels, in_channels), minval=-bound, maxval=bound)
@@ -106,10 +100,11 @@ class ChannelMLP(AbstractLayer):
     ) -> None:
         activation_named(activation)
         first_key, second_key = jax.random.split(key)
-        self.first = Linear(in_channels, check_count(hidden_channels, "hidden_channels"), key=first_key)
+        self.hidden_channels = hidden_channels = count(hidden_channels, "hidden_channels")
+        self.first = Linear(in_channels, hidden_channels, key=first_key)
         self.second = Linear(hidden_channels, out_channels, key=second_key)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.hidden_channels, self.activation = hidden_channels, activation
+        self.in_channels, self.out_channels = self.first.in_channels, self.second.out_channels
+        self.activation = activation
 
     @property
     def envelope(self) -> Envelope:
@@ -126,7 +121,7 @@ class SoftGate(AbstractLayer):
     in_channels: int = eqx.field(static=True)
 
     def __init__(self, in_channels: int, *, key: Array | None = None) -> None:
-        self.in_channels = check_count(in_channels, "in_channels")
+        self.in_channels = count(in_channels, "in_channels")
         self.weight = jnp.ones(in_channels)
 
     @property

@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops import transforms
+from neuralops.arguments import count, flag
 from neuralops.grid import CENTERINGS, check_boundary, per_axis
 from neuralops.nn.factorized import FactorizedWeight
-from neuralops.nn.pointwise import check_count
 from neuralops.operator import AbstractOperator, Envelope, check_field
 from neuralops.transforms import Axis
 
@@ -84,8 +84,10 @@ class SpectralConv(AbstractOperator):
         init_std: float | None = None,
         key: Array,
     ) -> None:
-        self.in_channels = check_count(in_channels, "in_channels")
-        self.out_channels = check_count(out_channels, "out_channels")
+        self.in_channels = in_channels = count(in_channels, "in_channels")
+        self.out_channels = out_channels = count(out_channels, "out_channels")
+        self.separable = separable = flag(separable, "separable")
+        self.use_bias = use_bias = flag(use_bias, "use_bias")
         self.n_modes = check_modes(n_modes)
         ndim = len(self.n_modes)
         self.boundary = tuple(check_boundary(b) for b in per_axis(boundary, ndim, "boundary"))
@@ -100,9 +102,9 @@ class SpectralConv(AbstractOperator):
             )
         if init_std is not None and not init_std > 0:
             raise ValueError(f"init_std: expected a positive number or None, got {init_std!r}; give e.g. 0.1.")
-        self.separable, self.use_bias, self.init_std = separable, use_bias, init_std
+        self.init_std = init_std
         self.factorization = factorization
-        self.rank = tuple(rank) if isinstance(rank, Sequence) else float(rank)
+        self.rank = tuple(count(r, "rank") for r in rank) if isinstance(rank, Sequence) else float(rank)
         std = math.sqrt(2 / (in_channels + out_channels)) if init_std is None else init_std
         channels = (in_channels,) if separable else (in_channels, out_channels)
         weight_key, bias_key = jax.random.split(key)
@@ -144,8 +146,7 @@ class SpectralConv(AbstractOperator):
         ndim = len(self.n_modes)
         check_field(u, channels=self.in_channels, ndim=ndim, where="SpectralConv")
         new_grid = u.shape[1:] if num_points is None else per_axis(num_points, ndim, "num_points")
-        for n in new_grid:
-            check_count(n, "num_points")
+        new_grid = tuple(count(n, "num_points") for n in new_grid)
         return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1), new_grid), -1, 0)
 
     def channels_last(
@@ -192,9 +193,7 @@ def check_modes(n_modes: Sequence[int] | int) -> tuple[int, ...]:
     modes = tuple(n_modes) if isinstance(n_modes, Sequence) else (n_modes,)
     if not 1 <= len(modes) <= 3:
         raise ValueError(f"n_modes: expected 1 to 3 counts, one per axis, got {n_modes!r}; give e.g. (16, 16).")
-    for m in modes:
-        check_count(m, "n_modes")
-    return modes
+    return tuple(count(m, "n_modes") for m in modes)
 
 
 class _AxisPlan(NamedTuple):

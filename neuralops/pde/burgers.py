@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import next_fast_len
 
+from neuralops.arguments import flag
 from neuralops.grid import Grid, resample
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
@@ -98,7 +99,7 @@ class Burgers(Problem):
         self.alpha = check_number(alpha, "alpha", above=0.5)
         self.tau = check_number(tau, "tau", at_least=0.0)
         self.scale = None if scale is None else check_number(scale, "scale", above=0.0)
-        self.zero_mean = bool(zero_mean)
+        self.zero_mean = flag(zero_mean, "zero_mean")
         self.num_modes = check_num_modes(num_modes)  # type: ignore[assignment]
         self.rtol = None if rtol is None else check_number(rtol, "rtol", above=0.0)
         if self.tau == 0.0 and (scale is None or not zero_mean):

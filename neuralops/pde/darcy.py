@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from neuralops.arguments import flag
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
@@ -202,6 +203,7 @@ def solve_diffusion(
 
     **Raises:** `ValueError` on shapes or dtypes that do not fit.
     """
+    smooth = flag(smooth, "smooth")
     operator = Diffusion.from_coefficient(grid, a)
     rhs = operator.load(jnp.asarray(f))
     if rtol is None:

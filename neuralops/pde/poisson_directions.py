@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from neuralops import transforms
+from neuralops.arguments import count
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import check_number
@@ -109,10 +110,10 @@ class PoissonDirections(Problem):
         if mask is not None and modes != "ritz":
             raise ValueError("mask: expected None with modes='exact', got one; use modes='ritz' around obstacles.")
         self.modes = modes
-        self.num_modes = None if num_modes is None else _check_count(num_modes, "num_modes", 1)
-        self.theta = None if theta is None else _check_count(theta, "theta", 0)
+        self.num_modes = None if num_modes is None else count(num_modes, "num_modes", most=2**32 - 1)
+        self.theta = None if theta is None else count(theta, "theta", 0, most=2**32 - 1)
         self.amplitude = check_number(amplitude, "amplitude", above=0.0)
-        self.seed = _check_count(seed, "seed", 0)
+        self.seed = count(seed, "seed", 0, most=2**32 - 1)
         self.mask = mask
         self.rtol = None if rtol is None else check_number(rtol, "rtol", above=0.0)
         self.basis = self._ritz_modes() if modes == "ritz" else _ExactModes(grid, self.num_modes)
@@ -312,9 +313,3 @@ def _like_ritz_values(spectrum: np.ndarray, count: int) -> np.ndarray:
     wanted = np.searchsorted(values, below)
     # Each eigenvalue once: behind the one before, and with room for all that follow.
     return j + np.clip(np.maximum.accumulate(wanted - j), 0, len(values) - count)
-
-
-def _check_count(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 2**32:
-        raise ValueError(f"{name}: expected an integer from {least} to 2**32 - 1, got {value!r}; give one such as 100.")
-    return int(value)

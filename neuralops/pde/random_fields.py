@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops import transforms
+from neuralops.arguments import count, flag
 from neuralops.grid import Grid, check_boundary, per_axis
 from neuralops.transforms import Axis
 
@@ -75,7 +76,7 @@ class GaussianRandomField(eqx.Module):
         self.tau = check_number(tau, "tau", at_least=0.0)
         self.scale = None if scale is None else check_number(scale, "scale", at_least=0.0)
         self.mean = check_number(mean, "mean")
-        self.zero_mean = bool(zero_mean)
+        self.zero_mean = flag(zero_mean, "zero_mean")
         self.boundary = (
             tuple(check_boundary(b) for b in boundary)
             if isinstance(boundary, Sequence) and not isinstance(boundary, str)
@@ -148,14 +149,10 @@ def check_num_modes(value: Any, ndim: int | None = None) -> int | tuple[int, ...
     if value is None:
         return None
     counts = tuple(value) if isinstance(value, Sequence) else (value,)
-    for m in counts:
-        if isinstance(m, bool) or not isinstance(m, int | np.integer) or m < 1:
-            raise ValueError(
-                f"num_modes: expected positive integers or None, got {value!r}; give counts such as 32, or None."
-            )
+    counts = tuple(count(m, "num_modes", hint="give counts such as 32, or None for all.") for m in counts)
     if not isinstance(value, Sequence):
-        return int(value)
-    return tuple(int(m) for m in (counts if ndim is None else per_axis(counts, ndim, "num_modes")))
+        return counts[0]
+    return counts if ndim is None else per_axis(counts, ndim, "num_modes")
 
 
 def _check_dtype(dtype: Any) -> Any:

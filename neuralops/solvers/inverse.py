@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from neuralops.arguments import flag
 from neuralops.operator import AbstractOperator, Envelope, as_operator
 from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.linear_solve import solve
@@ -58,7 +59,7 @@ class Inverse(AbstractOperator):
         plain = [leaf.item() if isinstance(leaf, np.generic) else leaf for leaf in leaves]
         self.arrays = tuple(leaf if eqx.is_array(leaf) else None for leaf in plain)
         self.numbers = (tree, *(None if eqx.is_array(leaf) else leaf for leaf in plain))
-        self.dtype, self.warn = dtype, bool(warn)
+        self.dtype, self.warn = dtype, flag(warn, "warn")
 
     @property
     def method(self) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from neuralops.arguments import check_plain, native
+from neuralops.arguments import check_plain, flag, native
 from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.algebra.null_space import NullSpace
 from neuralops.solvers.algebra.programs import hoist
@@ -100,10 +100,10 @@ def solve(
             f"null_space: expected a NullSpace, got {type(null_space).__name__}; use NullSpace.from_basis([v])."
         )
     arguments = (A, b, method, x0, null_space)
-    if throw and _traced(arguments):
+    if flag(throw, "throw") and _traced(arguments):
         raise ValueError(_THROW_TRACED)
     # Operators carry all they depend on, so the compiled solve can be kept; a function may close over anything.
-    solution = (_solve_compiled if _is_pure(A) and _is_pure(method) else _solve)(*arguments, bool(warn))
+    solution = (_solve_compiled if _is_pure(A) and _is_pure(method) else _solve)(*arguments, flag(warn, "warn"))
     if throw:
         if _traced(solution.result):
             raise ValueError(_THROW_TRACED)

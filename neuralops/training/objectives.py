@@ -21,7 +21,7 @@ from neuralops.arguments import count, flag
 from neuralops.data.samples import Samples
 from neuralops.training.norms import mean_square, root_mean
 from neuralops.training.predict import judged, predict, predict_one
-from neuralops.trajectory import advance
+from neuralops.wrappers import advance
 
 __all__ = ["physics", "predict", "rollout", "split_report", "supervised", "weighted_sum"]
 

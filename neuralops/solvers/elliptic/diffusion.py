@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from neuralops.arguments import flag
 from neuralops.grid import Grid
 from neuralops.operator import AbstractOperator, Envelope
 from neuralops.solvers.algebra.null_space import Constants, NullSpace, floating_constants
@@ -67,7 +68,7 @@ class Diffusion(AbstractOperator):
     ):
         if not isinstance(grid, Grid):
             raise ValueError(f"grid: expected a Grid, got {type(grid).__name__}; make one with Grid(num_points).")
-        self.grid, self.widths, self.connected = grid, check_widths(grid, widths), bool(connected)
+        self.grid, self.widths, self.connected = grid, check_widths(grid, widths), flag(connected, "connected")
         self.faces = None
         if faces is not None:
             arrays = tuple(jnp.asarray(c) for c in faces)

@@ -76,11 +76,6 @@ def relative_volumes(grid: Grid, widths: Widths = None) -> np.ndarray:
     return _outer([line_volumes(grid, widths, axis) for axis in range(grid.ndim)])
 
 
-def relative_areas(grid: Grid, widths: Widths, axis: int) -> np.ndarray:
-    """Areas of the faces across `axis` over those of the uniform cell, broadcastable against them."""
-    return _outer([np.ones(1) if a == axis else line_volumes(grid, widths, a) for a in range(grid.ndim)])
-
-
 def side_weights(grid: Grid, widths: Widths, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """For every face between two points the shares of their distance below and above it, broadcastable; else halves."""
     if widths is None or widths[axis] is None:

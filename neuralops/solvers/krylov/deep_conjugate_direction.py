@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
+from neuralops.arguments import count, flag
 from neuralops.operator import as_operator
 from neuralops.solvers.algebra.vectors import Dot, apply, largest, power_of_two, sub
 from neuralops.solvers.krylov.directions import (
@@ -108,17 +108,15 @@ class DeepConjugateDirection(AbstractMethod):
                 "DirectionNet.paper('from_64', key=key)."
             )
         check_stopping(self, rtol, atol, max_steps, history)
-        for name, count in (("memory", memory), ("true_residual_every", true_residual_every)):
-            if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
-                raise ValueError(f"{name}: expected a count not below 0, got {count!r}; give 0 or more.")
         if network_dtype not in (None, "bfloat16", "float32", "float64"):
             raise ValueError(
                 f"network_dtype: expected None, 'bfloat16', 'float32' or 'float64', got {network_dtype!r}; use one of "
                 "these."
             )
         self.network, self.network_dtype = as_operator(network), network_dtype
-        self.memory, self.true_residual_every = int(memory), int(true_residual_every)
-        self.normalize, self.dot = bool(normalize), check_dot(dot)
+        self.memory = count(memory, "memory", 0)
+        self.true_residual_every = count(true_residual_every, "true_residual_every", 0)
+        self.normalize, self.dot = flag(normalize, "normalize"), check_dot(dot)
 
     def run(self, system: System) -> Outcome:
         A, dot = system.matvec, Dot(system.dot.mesh_axes, self.dot)

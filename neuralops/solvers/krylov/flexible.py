@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from neuralops.arguments import count
 from neuralops.solvers.algebra.vectors import Dot, apply, select
 from neuralops.solvers.krylov.directions import Directions, no_directions, orthogonalised, remember, search, stepped
 from neuralops.solvers.krylov.iteration import (
@@ -87,10 +88,8 @@ class FlexibleCG(AbstractMethod):
         dot: str | None = None,
     ):
         check_stopping(self, rtol, atol, max_steps, history)
-        if isinstance(memory, bool) or not isinstance(memory, int | np.integer) or memory < 1:
-            raise ValueError(f"memory: expected a count of at least 1, got {memory!r}; use memory=1 or more.")
         self.preconditioner = check_preconditioner(preconditioner)
-        self.memory, self.dot = int(memory), check_dot(dot)
+        self.memory, self.dot = count(memory, "memory"), check_dot(dot)
 
     def run(self, system: System) -> Outcome:
         A, dot = system.matvec, Dot(system.dot.mesh_axes, self.dot)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
+from neuralops.arguments import count, flag
 from neuralops.operator import as_operator
 from neuralops.solvers.algebra.vectors import PRECISIONS, ratio, select, sub, while_loop, zeros_like
 from neuralops.solvers.solution import Outcome, Result, System, check_number
@@ -204,11 +204,10 @@ def check_stopping(method: Any, rtol: Any, atol: Any, max_steps: Any, history: b
     """
     for name, value in (("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
         check_number(name, value)
-    if isinstance(history, bool):
-        history = DEFAULT_HISTORY if history else 0
-    if not isinstance(history, int | np.integer) or history < 0:
-        raise ValueError(f"history: expected a bool or a count of entries, got {history!r}; use history=True.")
-    method.rtol, method.atol, method.max_steps, method.history = rtol, atol, max_steps, int(history)
+    if isinstance(history, bool) or getattr(history, "dtype", None) == jnp.bool_:
+        history = DEFAULT_HISTORY if flag(history, "history") else 0
+    history = count(history, "history", 0, hint="use history=True, or how many entries to keep.")
+    method.rtol, method.atol, method.max_steps, method.history = rtol, atol, max_steps, history
 
 
 def check_preconditioner(preconditioner: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from neuralops.arguments import count
 from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.algebra.null_space import NullSpace
 from neuralops.solvers.algebra.programs import hoist
@@ -189,11 +189,8 @@ def _check(A: Any, start: Any, num_steps: Any, null_space: Any) -> tuple[Any, Ar
         )
     dot = Dot(tuple(getattr(A, "mesh_axes", ())))
     size = start.size * math.prod(lax.axis_size(axis) for axis in dot.mesh_axes)
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int | np.integer) or not 1 <= num_steps <= size:
-        raise ValueError(
-            f"num_steps: expected an integer from 1 to {size}, the entries of start, got {num_steps!r}; a step finds "
-            "one direction, so there are no more."
-        )
+    hint = "a step finds one direction, so there are no more than entries of start."
+    num_steps = count(num_steps, "num_steps", most=size, hint=hint)
     if not isinstance(start, jax.core.Tracer) and not (bool(jnp.all(jnp.isfinite(start))) and bool(jnp.any(start))):
         raise ValueError("start: expected a finite vector other than zero, got one without; draw it at random.")
-    return A, start, int(num_steps), dot
+    return A, start, num_steps, dot

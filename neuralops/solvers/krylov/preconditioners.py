@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from neuralops.arguments import count
 from neuralops.operator import AbstractOperator, Envelope, as_operator
 from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.algebra.vectors import Dot, ratio
@@ -81,9 +82,7 @@ class Chebyshev(AbstractOperator):
     degree: int = eqx.field(static=True)
 
     def __init__(self, A: Any, degree: int = 4, *, bounds: Any = None, inverse_diagonal: Any = None):
-        if isinstance(degree, bool) or not isinstance(degree, int | np.integer) or degree < 1:
-            raise ValueError(f"degree: expected a count of at least 1, got {degree!r}; use degree=4.")
-        self.A, self.degree = as_operator(as_linear_map(A)), int(degree)
+        self.A, self.degree = as_operator(as_linear_map(A)), count(degree, "degree", hint="use degree=4.")
         self.inverse_diagonal = _inverse_diagonal(A) if inverse_diagonal is None else jnp.asarray(inverse_diagonal)
         if bounds is None:
             high = 2.0 if isinstance(A, Diffusion) else SAFETY * _largest_eigenvalue(self.A, self.inverse_diagonal)

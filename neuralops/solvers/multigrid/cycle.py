@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from neuralops.arguments import count, flag
 from neuralops.operator import AbstractOperator, Envelope, as_operator
 from neuralops.solvers.elliptic.stencil import gather_faces, gather_field, outflow, own_block
 from neuralops.solvers.elliptic.volumes import line_volumes
@@ -113,9 +114,7 @@ class Multigrid(AbstractOperator):
                 f"A: expected a Diffusion, got {type(A).__name__}; Multigrid coarsens conductances of faces, so write "
                 "the operator as Diffusion(grid, faces), or use Jacobi or Chebyshev for a matrix."
             )
-        for name, value in (("pre", pre), ("post", post)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-                raise ValueError(f"{name}: expected a count of sweeps, got {value!r}; use 1 or 2.")
+        pre, post = count(pre, "pre", 0, hint="use 1 or 2."), count(post, "post", 0, hint="use 1 or 2.")
         if pre + post == 0:
             raise ValueError("pre, post: expected a sweep at least, got 0 and 0; use pre=1, post=1.")
         words = (
@@ -127,8 +126,8 @@ class Multigrid(AbstractOperator):
         for name, word, allowed in words:
             if word not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {word!r}; use one of these.")
-        self.A, self.pre, self.post, self.smoother, self.cycle = A, int(pre), int(post), smoother, cycle
-        self.coarsening, self.symmetric, self.dtype = coarsening, bool(symmetric), dtype
+        self.A, self.pre, self.post, self.smoother, self.cycle = A, pre, post, smoother, cycle
+        self.coarsening, self.symmetric, self.dtype = coarsening, flag(symmetric, "symmetric"), dtype
         self.anisotropy = _check_anisotropy(anisotropy, A.grid.ndim)
         if learned is not None and not callable(learned):
             raise ValueError(
@@ -180,7 +179,9 @@ class Multigrid(AbstractOperator):
         symmetric: bool = True,
     ) -> tuple[int, int]:
         """How many channels a network for `learned` takes and returns; they follow from these arguments alone."""
-        return channel_counts(ndim, coarsening == "nodes", pre, post, symmetric)
+        symmetric = flag(symmetric, "symmetric")
+        pre, post = count(pre, "pre", 0), count(post, "post", 0)
+        return channel_counts(count(ndim, "ndim"), coarsening == "nodes", pre, post, symmetric)
 
     def _channels(self, coarsening: str) -> tuple[int, int]:
         return channel_counts(self.A.grid.ndim, coarsening == "nodes", self.pre, self.post, self.symmetric)

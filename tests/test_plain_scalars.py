@@ -1,0 +1,95 @@
+"""Counts and truth values from NumPy and JAX are as good as Python's, wherever an option takes one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import neuralops as no
+from neuralops.nn import ChannelMLP, GroupNorm, LayerNorm, Linear, MultigridConv, SpectralConv
+
+KEY = jax.random.key(0)
+GRID = no.Grid((8, 8), 1.0, "dirichlet")
+A = no.Diffusion(GRID)
+SWEEPS = [(1, 1), (1, 0)]
+LINE = {"sweeps": SWEEPS, "ndim": 1, "key": KEY}
+
+# What is built, from the option under test; its name, and a value that is not the default.
+CASES = [
+    (lambda **o: Linear(**{"in_channels": 1, "out_channels": 1, **o}, key=KEY), {"in_channels": 2, "out_channels": 2}),
+    (lambda **o: Linear(1, 1, **o, key=KEY), {"use_bias": False}),
+    (lambda **o: ChannelMLP(1, 1, **o, key=KEY), {"hidden_channels": 2}),
+    (
+        lambda **o: ChannelMLP(**{"in_channels": 1, "out_channels": 1, **o}, hidden_channels=1, key=KEY),
+        {"in_channels": 2},
+    ),
+    (lambda **o: SpectralConv(**{"in_channels": 1, "out_channels": 1, **o}, n_modes=(3,), key=KEY), {"in_channels": 2}),
+    (lambda **o: SpectralConv(1, 1, (3,), **o, key=KEY), {"separable": True, "use_bias": False}),
+    (lambda **o: GroupNorm(4, **o), {"groups": 2, "use_affine": False}),
+    (lambda **o: LayerNorm(**o, num_points=(3,)), {"in_channels": 2}),
+    (lambda **o: MultigridConv(1, 1, SWEEPS, **{"ndim": 1, **o}, key=KEY), {"ndim": 2, "use_bias": True}),
+    (lambda **o: MultigridConv(1, 1, SWEEPS, ndim=1, **o, key=KEY), {"first_system": True}),
+    (lambda **o: no.FNO((3,), 1, 1, **{"hidden_channels": 2, "n_layers": 1, **o}, key=KEY), {"n_layers": 2}),
+    (lambda **o: no.FNO((3,), 1, 1, 2, n_layers=1, **o, key=KEY), {"preactivation": True, "checkpoint_blocks": True}),
+    (lambda **o: no.MgNO(1, 1, **{"hidden_channels": 1, "n_layers": 1, **LINE, **o}), {"hidden_channels": 2}),
+    (lambda **o: no.MgNO(1, 1, 1, **{"n_layers": 1, **LINE, **o}), {"n_layers": 2, "ndim": 2, "residual": True}),
+    (lambda **o: no.MgNO(1, 1, 1, n_layers=1, **LINE, **o), {"checkpoint_layers": True, "use_bias": True}),
+    (lambda **o: no.DirectionNet((0, 0, 0), **{"hidden_channels": 1, "ndim": 1, **o}, key=KEY), {"ndim": 2}),
+    (lambda **o: no.MultigridDirection(3, 2, **{"hidden_channels": 1, "ndim": 1, **o}, key=KEY), {"n_spatial": 2}),
+    (lambda **o: no.Grid(**o), {"num_points": 5}),
+    (lambda **o: no.Diffusion(GRID, **o), {"connected": True}),
+    (lambda **o: no.CG(**o), {"history": 3}),
+    (lambda **o: no.CG(**o), {"history": True}),
+    (lambda **o: no.FlexibleCG(**o), {"memory": 3, "history": False}),
+    (lambda **o: no.DeepConjugateDirection(jnp.negative, **o), {"memory": 3, "true_residual_every": 5}),
+    (lambda **o: no.DeepConjugateDirection(jnp.negative, **o), {"normalize": False}),
+    (lambda **o: no.Multigrid(A, **o), {"pre": 2, "post": 2, "symmetric": False}),
+    (lambda **o: no.Inverse(A, no.CG(), **o), {"warn": False}),
+    (lambda **o: no.solvers.Chebyshev(A, **o), {"degree": 2}),
+    (lambda **o: no.pde.GaussianRandomField(2.0, 3.0, **o), {"zero_mean": False, "num_modes": 3}),
+    (lambda **o: no.pde.Burgers(8, **o), {"zero_mean": True, "num_modes": 3}),
+    (lambda **o: no.pde.Poisson((8, 8), **o), {"num_modes": 3}),
+    (lambda **o: no.pde.Darcy((8, 8), **o), {"num_modes": 3}),
+    (lambda **o: no.pde.PoissonDirections((8, 8), **o), {"num_modes": 3, "theta": 1, "seed": 2}),
+]
+OPTIONS = [(build, name, value) for build, options in CASES for name, value in options.items()]
+
+
+def ids(case):
+    return case if isinstance(case, str) else None
+
+
+@pytest.mark.parametrize(("build", "name", "value"), OPTIONS, ids=ids)
+def test_an_option_takes_scalars_of_numpy_and_jax_and_keeps_a_plain_one(build, name, value):
+    wanted = build(**{name: value})
+    for scalar in (np.asarray(value)[()], np.asarray(value), jnp.asarray(value)):
+        made = build(**{name: scalar})
+        assert jax.tree.structure(made) == jax.tree.structure(wanted)
+        if hasattr(made, name):
+            assert type(getattr(made, name)) is type(getattr(wanted, name))
+            assert getattr(made, name) == getattr(wanted, name)
+
+
+@pytest.mark.parametrize(("build", "name", "value"), OPTIONS, ids=ids)
+def test_an_option_refuses_what_only_looks_like_one(build, name, value):
+    looks = ["yes", 0.5, [value]] if name != "num_points" else ["yes", 0.5, True]
+    for wrong in looks:
+        if name == "num_modes" and isinstance(wrong, list):
+            continue  # one per axis
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            build(**{name: wrong})
+
+
+def test_functions_take_them_too():
+    b = jnp.ones((1, 8, 8))
+    for true, false in ((np.True_, np.False_), (jnp.asarray(True), jnp.asarray(False))):
+        assert bool(no.solve(A, b, no.FastPoisson(GRID), warn=true, throw=false).converged)
+        assert no.Multigrid.learned_channels(np.int64(2), symmetric=true) == no.Multigrid.learned_channels(2)
+    field = jax.random.normal(KEY, (8, 8))
+    for steps in (np.int32(2), jnp.asarray(2)):
+        basis, plain = no.solvers.lanczos(A, field, steps), no.solvers.lanczos(A, field, 2)
+        assert jax.tree.map(jnp.shape, basis) == jax.tree.map(jnp.shape, plain)
+    with pytest.raises(ValueError, match=r"^warn: expected True or False"):
+        no.solve(A, b, no.FastPoisson(GRID), warn="no")
+    with pytest.raises(ValueError, match=r"^throw: expected True or False"):
+        no.solve(A, b, no.FastPoisson(GRID), throw=0)
