@@ -23,7 +23,7 @@ SHARED, GROUND = ("#e6f0e0", "#5b8c4a"), ("#ece8e1", "#85796a")
 HOUSE = {
     "plotting": (4.0, 8.0, SHARED), "training": (0.0, 12.0, SHARED), "interop": (8.15, 12.0, SHARED),
     "checkpoint": (4.5, 7.4, SHARED), "sharding": (8.65, 12.0, CLASSICAL), "inverse": (5.2, 7.4, SHARED),
-    "models": (0.0, 4.2, LEARNED), "pde": (9.15, 12.0, CLASSICAL), "nn": (0.0, 4.2, LEARNED),
+    "models": (0.0, 3.7, LEARNED), "pde": (9.15, 12.0, CLASSICAL), "nn": (0.0, 3.7, LEARNED),
     "data": (4.5, 7.4, SHARED), "solvers": (7.7, 12.0, CLASSICAL), "operator": (0.0, 5.9, GROUND),
     "grid": (6.1, 11.0, GROUND), "wrappers": (0.0, 4.2, SHARED),
     "transforms": (7.6, 11.0, GROUND), "arguments": (0.0, 8.3, GROUND), "scale": (8.5, 12.0, GROUND),
