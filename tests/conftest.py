@@ -19,7 +19,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax
 import pytest
 
-gc.set_threshold(200_000, 100, 100)  # traces are many small objects that live long: looking for cycles took 7 % of a run
+# Traces are many small objects that live long; looking for cycles among them took 7 % of a run.
+gc.set_threshold(200_000, 100, 100)
 
 # A quick test that takes longer than this is slow, or too large for what it proves. Counted is the processor time of
 # the whole test (fixtures and all threads, with what it compiles), not that of the clock, so that a busy machine fails
@@ -54,8 +55,9 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_runtest_logreport(report):
     """In the process that reports, which with several workers is not the one that ran the test."""
-    if report.when == "teardown":
-        over_limit.update({report.nodeid: s for name, s in report.user_properties if name == "processor seconds"})
+    seconds = dict(report.user_properties).get("processor seconds")
+    if report.when == "teardown" and seconds is not None:
+        over_limit[report.nodeid] = seconds
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -10,7 +10,6 @@ from neuralops.grid import Grid
 from neuralops.pde import Burgers, GaussianRandomField
 from neuralops.pde.burgers import _advection, _IntegratingFactor
 
-
 # A problem is a constant: one program for all that it does, not one for each operation.
 sample, solve, relative_residual = (
     jax.jit(method, static_argnums=0) for method in (Burgers.sample, Burgers.solve, Burgers.relative_residual)

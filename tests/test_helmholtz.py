@@ -15,8 +15,7 @@ from neuralops.solvers.direct.block_tridiagonal import solve_block_tridiagonal
 key = jax.random.key(2)
 # A problem is a constant: one program for all that it does, not one for each operation.
 sample, solve, relative_residual = (
-    jax.jit(getattr(no.pde.Helmholtz, name), static_argnums=0)
-    for name in ("sample", "solve", "relative_residual")
+    jax.jit(getattr(no.pde.Helmholtz, name), static_argnums=0) for name in ("sample", "solve", "relative_residual")
 )
 
 

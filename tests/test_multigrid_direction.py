@@ -300,8 +300,9 @@ def test_it_learns_a_family_and_more_than_by_chance():
 )
 def test_refusals_of_the_cycle(arguments, word):
     grid = Grid((20, 20), boundary="dirichlet")
+    options = {"learned": network(grid), "coarsening": "nodes"} | arguments
     with pytest.raises(ValueError, match=word):
-        jax.eval_shape(lambda: Multigrid(Diffusion(grid), **{"learned": network(grid), "coarsening": "nodes"} | arguments))
+        jax.eval_shape(lambda: Multigrid(Diffusion(grid), **options))
 
 
 @pytest.mark.parametrize(
