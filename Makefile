@@ -26,7 +26,7 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 darcy: $(VENV)/.plot  ## data, training, judgement, figure
 	$(BIN)/python examples/darcy.py
 
-test: $(VENV)/.test  ## the quick tests, minutes on two cores; a file's tests share what they compile
+test: $(VENV)/.test  ## the quick tests, some minutes on two cores; a file's tests share what they compile
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test  ## the longer studies, with all of XLA's optimisations
