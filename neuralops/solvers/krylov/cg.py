@@ -118,7 +118,7 @@ class CG(AbstractMethod):
             # to earlier directions. With it the curvature is a Rayleigh quotient of the preconditioned operator.
             length = gamma + beta**2 * length
             sharpest = jnp.maximum(sharpest, curvature / length)
-            # A null vector has no image; with an indefinite operator others may have no curvature all the same. The square
+            # A null vector has no image; with an indefinite operator others may have no curvature too. The square
             # of the image is formed where it tells: at the first step, and without curvature.
             tiny = jnp.abs(curvature) <= FLAT * epsilon * sharpest * length
             axes = varying((curvature, length, steepness))
