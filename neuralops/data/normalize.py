@@ -89,7 +89,8 @@ class Normalizer:
         for channel in range(x.shape[1]):
             values = x[:, channel].astype(np.float64)  # two passes: no cancellation when |mean| >> std
             m = float(values.mean())
-            s = float(np.sqrt(np.mean((values - m) ** 2)))
+            scale = float(np.max(np.abs(values - m))) or 1.0
+            s = scale * float(np.sqrt(np.mean(((values - m) / scale) ** 2)))
             if not math.isfinite(s):
                 raise ValueError(
                     f"x: expected finite numbers, got NaN or infinity in channel {channel}; remove these samples."
@@ -108,7 +109,7 @@ class Normalizer:
         **Raises:** `ValueError` when the channel axis does not fit.
         """
         mean, std = self._constants(u)
-        return (u - mean) / std
+        return ((u - mean) / std).astype(u.dtype)
 
     def decode(self, u: Float[Array, "*lead channels *grid"]) -> Float[Array, "*lead channels *grid"]:
         """From scaled values back to physical ones. Leading axes pass through.
@@ -116,7 +117,7 @@ class Normalizer:
         **Raises:** `ValueError` when the channel axis does not fit.
         """
         mean, std = self._constants(u)
-        return u * std + mean
+        return (u * std + mean).astype(u.dtype)
 
     def _constants(self, u: Any) -> tuple[Array, Array]:
         shape = tuple(getattr(u, "shape", ()))
@@ -128,7 +129,8 @@ class Normalizer:
         if not jnp.issubdtype(u.dtype, jnp.floating):
             raise ValueError(f"u: expected a real floating dtype, got {u.dtype}; use u.astype(jnp.float32).")
         column = (self.channels,) + (1,) * self.ndim
-        return jnp.asarray(self.mean, u.dtype).reshape(column), jnp.asarray(self.std, u.dtype).reshape(column)
+        dtype = jnp.promote_types(u.dtype, jnp.float32)  # statistics in SI units leave the range of half precision
+        return jnp.asarray(self.mean, dtype).reshape(column), jnp.asarray(self.std, dtype).reshape(column)
 
 
 class Normalized(AbstractOperator):

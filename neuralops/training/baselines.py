@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.data.samples import check_samples
+from neuralops.training.norms import scaled
 
 __all__ = ["linear_pod", "nearest_neighbour", "training_mean"]
 
@@ -38,8 +39,8 @@ def nearest_neighbour(data: Any) -> jax.tree_util.Partial:
 
 
 def _closest(inputs: Array, outputs: Array, u: Float[Array, "channels *grid"]) -> Array:
-    distance = jnp.sum((inputs - u) ** 2, axis=tuple(range(1, inputs.ndim)))
-    return outputs[jnp.argmin(distance)]
+    difference, _ = scaled(inputs - u, False)  # squares of large or small fields leave the range
+    return outputs[jnp.argmin(jnp.sum(difference**2, axis=tuple(range(1, inputs.ndim))))]
 
 
 def linear_pod(data: Any, *, num_modes: int = 32, ridge: float = 1e-6) -> jax.tree_util.Partial:
@@ -58,22 +59,25 @@ def linear_pod(data: Any, *, num_modes: int = 32, ridge: float = 1e-6) -> jax.tr
         )
     if not ridge >= 0:
         raise ValueError(f"ridge: expected zero or more, got {ridge!r}; give 1e-6.")
-    x, x_mean, x_modes = _components(samples.inputs, num_modes)
-    y, y_mean, y_modes = _components(samples.outputs, num_modes)
+    x, x_mean, x_scale, x_modes = _components(samples.inputs, num_modes)
+    y, y_mean, y_scale, y_modes = _components(samples.outputs, num_modes)
     gram = x.T @ x
     penalty = ridge * max(np.trace(gram), np.finfo(np.float64).tiny) / len(gram)
     matrix = np.linalg.solve(gram + penalty * np.eye(len(gram)), x.T @ y)
-    arrays = (jnp.asarray(a, jnp.float32) for a in (x_mean, x_modes @ matrix @ y_modes.T, y_mean))
-    return jax.tree_util.Partial(_affine, *arrays)
+    arrays = (x_mean, x_scale, x_modes @ matrix @ y_modes.T, y_scale, y_mean)
+    return jax.tree_util.Partial(_affine, *(jnp.asarray(a, jnp.float32) for a in arrays))
 
 
-def _components(fields: Any, num_modes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (samples, modes), mean field, and orthonormal modes (points, modes) of centred fields."""
-    flat = np.asarray(fields, np.float64).reshape(len(fields), -1)
-    centred = flat - flat.mean(0)
-    modes = np.linalg.svd(centred, full_matrices=False)[2][:num_modes].T
-    return centred @ modes, np.asarray(fields, np.float64).mean(0), modes
+def _components(fields: Any, num_modes: int) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Scores (samples, modes) over the scale, mean field, scale, and orthonormal modes (points, modes)."""
+    fields = np.asarray(fields, np.float64)
+    centred = (fields - fields.mean(0)).reshape(len(fields), -1)
+    scale = float(np.abs(centred).max()) or 1.0  # the map between unit fields; in SI units it may leave float32
+    modes = np.linalg.svd(centred / scale, full_matrices=False)[2][:num_modes].T
+    return centred / scale @ modes, fields.mean(0), scale, modes
 
 
-def _affine(x_mean: Array, matrix: Array, y_mean: Array, u: Float[Array, "channels *grid"]) -> Array:
-    return ((u - x_mean).reshape(-1) @ matrix).reshape(y_mean.shape) + y_mean
+def _affine(
+    x_mean: Array, x_scale: Array, matrix: Array, y_scale: Array, y_mean: Array, u: Float[Array, "channels *grid"]
+) -> Array:
+    return (((u - x_mean) / x_scale).reshape(-1) @ matrix).reshape(y_mean.shape) * y_scale + y_mean

@@ -7,8 +7,12 @@ and channels, never summed, so that a value does not grow with the grid. The opt
 - `weights`: quadrature weights `(*grid,)`, such as `grid.weights()`; `None` weighs all points equally.
 - `mask`: truth values `(*grid,)` or `(channels, *grid)`, `True` where a point counts. A masked point counts
   exactly zero in the value and in every gradient, also where its values are NaN or infinite.
-- `eps`: added to the norm of the target before dividing by it, in the unit of the field, so that a zero
-  target has a defined result: 0 for an exact prediction, else the norm of the error divided by `eps`.
+- `eps`: added to the norm of the target before dividing by it, in the unit of the field. `None` adds nothing:
+  a relative error is then the same in every unit. A target of norm zero gives 0 for an exact prediction, else
+  infinity with gradient 0 (there is no ratio to improve); with `eps` it gives the norm of the error over `eps`.
+
+A relative error and its gradient (times the size of the field) do not change with the unit: fields of 1e-30 and of
+1e30 give in float32 what fields of size 1 give. `mse` and `mae` have units and leave the range when their result does.
 
 `h1(grid)` and `l2()` hold the options; what they return is compared by value, so passing a new one to `fit`
 does not compile again.
@@ -23,12 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops import transforms
 from neuralops.grid import Grid
 from neuralops.solvers.learning.direction_losses import angle_loss, energy_loss, one_step_loss
+from neuralops.training.norms import Field, check_option, h1_square, mean, mean_square, prepare, relative
 
-Field = Float[Array, "channels *grid"]
-EPS = 1e-12  # far below the rounding of a float32 field of size 1e-4, so it moves no ordinary result
 DERIVATIVES = ("finite_difference", "spectral")
 
 
@@ -47,7 +49,7 @@ def mae(prediction: Field, target: Field, *, weights: Any = None, mask: Any = No
     **Raises:** `ValueError` when shapes or dtypes do not fit.
     """
     error, _, weight = prepare(prediction, target, weights, mask)
-    return jnp.mean(_mean(jnp.abs(error), weight))
+    return jnp.mean(mean(jnp.abs(error), weight))
 
 
 def relative_l2(
@@ -57,7 +59,7 @@ def relative_l2(
     weights: Any = None,
     mask: Any = None,
     per_channel: bool = False,
-    eps: float = EPS,
+    eps: float | None = None,
 ) -> Float[Array, ""]:
     """The relative L2 error `|p - t| / (|t| + eps)` with `|u|^2` the mean of `u^2`.
 
@@ -67,7 +69,7 @@ def relative_l2(
     **Raises:** `ValueError` when shapes or dtypes do not fit.
     """
     error, target, weight = prepare(prediction, target, weights, mask)
-    return ratio(mean_square(error, weight), mean_square(target, weight), per_channel, eps)
+    return relative(error, target, lambda u: mean_square(u, weight), per_channel, eps)
 
 
 def relative_h1(
@@ -79,7 +81,7 @@ def relative_h1(
     weights: Any = None,
     mask: Any = None,
     per_channel: bool = False,
-    eps: float = EPS,
+    eps: float | None = None,
 ) -> Float[Array, ""]:
     """The relative H1 error `|p - t|_1 / (|t|_1 + eps)` with `|u|_1^2` the mean of `u^2 + |grad u|^2`.
 
@@ -113,8 +115,7 @@ def relative_h1(
             f"prediction: expected (channels, *grid) with {grid.ndim} space dimensions, got shape {error.shape}; "
             "losses take one sample, use jax.vmap for a batch."
         )
-    norm = _h1_modes if derivative == "spectral" else _h1_differences
-    return ratio(norm(error, grid, weight), norm(target, grid, weight), per_channel, eps)
+    return relative(error, target, h1_square(grid, weight, derivative == "spectral"), per_channel, eps)
 
 
 def relative_fourier_h1(
@@ -123,7 +124,8 @@ def relative_fourier_h1(
     *,
     max_wavenumber: int | None = None,
     per_channel: bool = False,
-    eps: float = EPS,
+    eps: float | None = None,
+    mask: None = None,
 ) -> Float[Array, ""]:
     """The relative H1 error by discrete Fourier transform that MgNO and HANO train with (He, Liu and Xu 2024).
 
@@ -131,8 +133,13 @@ def relative_fourier_h1(
     field counts as periodic whatever its boundary. From `max_wavenumber` on (20 in MgNO) a k_i counts as zero in w.
     For the norm of the function, with its boundary and extent, see `relative_h1`.
 
-    **Raises:** `ValueError` when shapes or dtypes do not fit.
+    **Raises:** `ValueError` when shapes or dtypes do not fit, and for any `mask`: a wave needs every point.
     """
+    if mask is not None:
+        raise ValueError(
+            "mask: expected None, because a Fourier transform needs every point, got a mask; use relative_h1 (finite "
+            "differences) or relative_l2 for masked fields."
+        )
     if max_wavenumber is not None and (not isinstance(max_wavenumber, int) or max_wavenumber < 1):
         raise ValueError(f"max_wavenumber: expected a positive integer or None, got {max_wavenumber!r}; give e.g. 20.")
     error, target, _ = prepare(prediction, target, None, None)
@@ -147,7 +154,7 @@ def relative_fourier_h1(
     def square(u: Array) -> Array:
         return jnp.sum(jnp.abs(jnp.fft.fftn(u, axes=axes, norm="forward")) ** 2 * jnp.asarray(weight, u.dtype), axes)
 
-    return ratio(square(error), square(target), per_channel, eps)
+    return relative(error, target, square, per_channel, eps)
 
 
 class Bound:
@@ -221,145 +228,3 @@ def _frozen(option: Any) -> Any:
         array = np.asarray(option)
         return array.shape, str(array.dtype), array.tobytes()
     return option
-
-
-def check_option(value: Any, kind: type, name: str, mend: str) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}; give {mend}.")
-
-
-def prepare(prediction: Any, target: Any, weights: Any, mask: Any) -> tuple[Array, Array, Array | None]:
-    """Checks a sample; returns error and target with masked points at zero, and the weight of each point.
-
-    Sums are taken in float32 at least: squares of half-precision numbers overflow.
-    """
-    for name, u in (("prediction", prediction), ("target", target)):
-        if not hasattr(u, "shape") or not jnp.issubdtype(u.dtype, jnp.floating):
-            raise ValueError(
-                f"{name}: expected a real floating array (channels, *grid), got "
-                f"{getattr(u, 'dtype', type(u).__name__)}; use u.astype(jnp.float32)."
-            )
-    shape = tuple(target.shape)
-    if tuple(prediction.shape) != shape or len(shape) < 2:
-        raise ValueError(
-            f"prediction: expected the shape of target, (channels, *grid), got {tuple(prediction.shape)} beside "
-            f"{shape}; bring both to one grid and channel count (arrays are not broadcast here)."
-        )
-    dtype = jnp.promote_types(jnp.result_type(prediction, target), jnp.float32)
-    prediction, target = jnp.asarray(prediction, dtype), jnp.asarray(target, dtype)
-    weight = None
-    if weights is not None:
-        if tuple(np.shape(weights)) != shape[1:]:
-            raise ValueError(
-                f"weights: expected the shape {shape[1:]} of the grid, got {tuple(np.shape(weights))}; "
-                "use grid.weights()."
-            )
-        weight = jnp.broadcast_to(jnp.asarray(weights, dtype), shape)
-    if mask is not None:
-        if tuple(np.shape(mask)) not in (shape[1:], shape) or jnp.result_type(mask) != jnp.bool_:
-            raise ValueError(
-                f"mask: expected truth values of shape {shape[1:]} or {shape}, got {jnp.result_type(mask)} of shape "
-                f"{tuple(np.shape(mask))}; True marks the points that count, use mask.astype(bool)."
-            )
-        inside = jnp.broadcast_to(mask, shape)
-        # Replaced before any arithmetic: 0 * NaN would be NaN, in the value and in the gradient.
-        prediction, target = jnp.where(inside, prediction, 0), jnp.where(inside, target, 0)
-        weight = inside.astype(dtype) if weight is None else jnp.where(inside, weight, 0)
-    return prediction - target, target, weight
-
-
-def _mean(x: Array, weight: Array | None, share: Array | None = None) -> Array:
-    """Weighted mean over the grid, channel by channel; `share` are the points that count among the weighted."""
-    axes = tuple(range(1, x.ndim))
-    if weight is None:
-        return jnp.mean(x, axes)
-    total = jnp.sum(weight, axes)
-    counted = weight if share is None else jnp.where(share, weight, 0)
-    return jnp.sum(x * counted, axes) / jnp.where(total == 0, 1, total)  # nothing counts: the mean is zero
-
-
-def mean_square(x: Array, weight: Array | None) -> Array:
-    """The mean of `x^2` over the grid, `(channels,)`."""
-    return _mean(x**2, weight)
-
-
-def root(square: Array) -> Array:
-    """The square root with gradient 0 at 0, where an exact prediction would otherwise give NaN."""
-    zero = square == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
-
-
-def ratio(error: Array, target: Array, per_channel: bool, eps: float) -> Array:
-    """One number from the squared norms of error and target, each `(channels,)`."""
-    if not per_channel:
-        error, target = jnp.mean(error), jnp.mean(target)
-    return jnp.mean(root(error) / (root(target) + eps))
-
-
-def _h1_differences(u: Array, grid: Grid, weight: Array | None) -> Array:
-    total = mean_square(u, weight)
-    for axis, (h, boundary) in enumerate(zip(grid.spacing, grid.boundary, strict=True), start=1):
-        slope = _difference(jnp.moveaxis(u, axis, -1), h, boundary == "periodic")
-        slope = jnp.moveaxis(slope, -1, axis)
-        share = None
-        if weight is not None:
-            inside = jnp.moveaxis(weight != 0, axis, -1)
-            share = jnp.moveaxis(_whole_stencil(inside, boundary == "periodic"), -1, axis)
-        total = total + _mean(slope**2, weight, share)
-    return total
-
-
-def _difference(u: Array, h: float, periodic: bool) -> Array:
-    """The first derivative along the last axis: central inside, wrapped or one-sided at the ends."""
-    n = u.shape[-1]
-    if periodic:
-        return (jnp.roll(u, -1, -1) - jnp.roll(u, 1, -1)) / (2 * h)
-    if n == 1:
-        return jnp.zeros_like(u)
-    # Coefficients of the one-sided formulas of order n - 1 up to 3, e.g. LeVeque 2007, section 1.5.
-    ends = {2: (-1.0, 1.0), 3: (-1.5, 2.0, -0.5)}.get(n, (-11 / 6, 3.0, -1.5, 1 / 3))
-    low = sum(c * u[..., j] for j, c in enumerate(ends)) / h
-    high = -sum(c * u[..., n - 1 - j] for j, c in enumerate(ends)) / h
-    inner = (u[..., 2:] - u[..., :-2]) / (2 * h)
-    return jnp.concatenate([jnp.stack([low], -1), inner, jnp.stack([high], -1)], -1)
-
-
-def _whole_stencil(inside: Array, periodic: bool) -> Array:
-    """Where every point that `_difference` reads is inside."""
-    if periodic:
-        return inside & jnp.roll(inside, -1, -1) & jnp.roll(inside, 1, -1)
-    if inside.shape[-1] == 1:
-        return inside
-    low, high = jnp.all(inside[..., :4], -1, keepdims=True), jnp.all(inside[..., -4:], -1, keepdims=True)
-    return jnp.concatenate([low, inside[..., 2:] & inside[..., 1:-1] & inside[..., :-2], high], -1)
-
-
-def modal_squares(u: Array, grid: Grid) -> tuple[Array, list[np.ndarray]]:
-    """The share of each mode in the mean of `u^2`, `(channels, *modes)`, and its half-waves per axis.
-
-    By Parseval's identity for the grid's quadrature the shares add up to the mean square.
-    """
-    half_waves = []
-    for dim, axis in enumerate(grid.axes, start=1):
-        u = transforms.to_modes(u, dim, axis)
-        half_waves.append(transforms.wavenumbers(axis.boundary, axis.num_points))
-    squares = u**2
-    for dim, (axis, w) in enumerate(zip(grid.axes, half_waves, strict=True), start=1):
-        norms = np.where(w == 0, 1.0, 0.5)
-        if _top_mode_alternates(axis):  # it is +-1 at every point
-            norms[-1] = 1.0
-        squares = squares * jnp.asarray(norms.reshape((-1,) + (1,) * (squares.ndim - 1 - dim)), squares.dtype)
-    return squares, half_waves
-
-
-def _top_mode_alternates(axis: transforms.Axis) -> bool:
-    n, cell = axis.num_points, axis.centering == "cell"
-    return {"periodic": n % 2 == 0, "dirichlet": cell, "neumann": not cell and n > 1}.get(str(axis.boundary), False)
-
-
-def _h1_modes(u: Array, grid: Grid, weight: Array | None) -> Array:
-    squares, half_waves = modal_squares(u, grid)
-    factor = np.ones(())
-    for w, extent in zip(half_waves, grid.domain_extent, strict=True):
-        factor = np.add.outer(factor, (np.pi * w / extent) ** 2)
-    return jnp.sum(squares * jnp.asarray(factor, squares.dtype), tuple(range(1, u.ndim)))

@@ -28,11 +28,22 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.grid import Grid
-from neuralops.training.losses import EPS, Bound, Field, check_option, mean_square, modal_squares, prepare, ratio, root
+from neuralops.training.losses import Bound as Bound
 from neuralops.training.losses import mae as mae
 from neuralops.training.losses import mse as mse
 from neuralops.training.losses import relative_h1 as relative_h1
 from neuralops.training.losses import relative_l2 as relative_l2
+from neuralops.training.norms import (
+    Field,
+    check_option,
+    mean,
+    mean_square,
+    modal_squares,
+    prepare,
+    relative,
+    root_mean_square,
+    scaled,
+)  # fmt: skip
 
 BANDS = ("low", "mid", "high")
 
@@ -51,7 +62,7 @@ __all__ = [
 
 
 def nrmse(
-    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float = EPS
+    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float | None = None
 ) -> Float[Array, ""]:
     """Root mean square error over root mean square of the target, per channel, averaged over channels.
 
@@ -63,7 +74,7 @@ def nrmse(
 
 
 def vrmse(
-    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float = EPS
+    prediction: Field, target: Field, *, weights: Any = None, mask: Any = None, eps: float | None = None
 ) -> Float[Array, ""]:
     """Root mean square error over the deviation of the target in space, per channel, averaged over channels.
 
@@ -73,11 +84,12 @@ def vrmse(
     **Raises:** `ValueError` when shapes or dtypes do not fit.
     """
     error, target, weight = prepare(prediction, target, weights, mask)
-    share = jnp.ones_like(target) if weight is None else weight
-    axes = tuple(range(1, target.ndim))
-    total = jnp.sum(share, axes, keepdims=True)
-    mean = jnp.sum(target * share, axes, keepdims=True) / jnp.where(total == 0, 1, total)
-    return ratio(mean_square(error, weight), mean_square(target - mean, weight), True, eps)
+    unit, scale = scaled(target, True)  # the sum over the points of a large field may overflow
+    column = (-1,) + (1,) * (target.ndim - 1)
+    deviation = target - (mean(unit, weight) * scale).reshape(column)
+    if weight is not None:
+        deviation = jnp.where(weight != 0, deviation, 0)  # what does not count sets no scale
+    return relative(error, deviation, lambda u: mean_square(u, weight), True, eps)
 
 
 def max_error(prediction: Field, target: Field, *, mask: Any = None) -> Float[Array, ""]:
@@ -115,7 +127,8 @@ def boundary_error(prediction: Field, target: Field, *, grid: Grid | None = None
     for axis in axes:
         np.moveaxis(edge, axis, 0)[[0, -1]] = True
     share = jnp.asarray(np.broadcast_to(edge, error.shape), error.dtype)
-    return root(jnp.mean(mean_square(error, share if weight is None else share * weight)))
+    weight = share if weight is None else share * weight
+    return root_mean_square(jnp.where(weight != 0, error, 0), weight)
 
 
 def spectral_error(
@@ -125,7 +138,8 @@ def spectral_error(
     grid: Grid,
     band: str,
     edges: tuple[float, float] = (4, 12),
-    eps: float = EPS,
+    eps: float | None = None,
+    mask: None = None,
 ) -> Float[Array, ""]:
     """The part of the relative L2 error that sits in one band of wavenumbers.
 
@@ -139,8 +153,13 @@ def spectral_error(
     - `band`: `"low"` (k < edges[0]), `"mid"`, or `"high"` (k >= edges[1]).
     - `edges`: PDEBench splits at 4 and 12.
 
-    **Raises:** `ValueError` when shapes, dtypes or options do not fit.
+    **Raises:** `ValueError` when shapes, dtypes or options do not fit, and for any `mask`: a wave needs every point.
     """
+    if mask is not None:
+        raise ValueError(
+            "mask: expected None, because an expansion in waves needs every point, got a mask; leave spectral_error "
+            "out for masked fields, or fill them first."
+        )
     check_option(grid, Grid, "grid", "Grid(num_points, domain_extent, boundary)")
     if band not in BANDS:
         raise ValueError(f"band: expected one of {BANDS}, got {band!r}; use one of these words.")
@@ -148,12 +167,17 @@ def spectral_error(
         raise ValueError(f"edges: expected two wavenumbers in rising order, got {edges!r}; give e.g. (4, 12).")
     error, target, _ = prepare(prediction, target, None, None)
     grid.check(error, "prediction")
-    squares, half_waves = modal_squares(error, grid)
-    k_squared = np.zeros(())
-    for w in half_waves:
-        k_squared = np.add.outer(k_squared, (w / 2) ** 2)
     low, high = {"low": (0, edges[0]), "mid": edges, "high": (edges[1], np.inf)}[band]
-    chosen = (k_squared >= low**2) & (k_squared < high**2)
-    total = jnp.mean(jnp.sum(modal_squares(target, grid)[0], tuple(range(1, target.ndim))))
-    part = jnp.mean(jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, error.ndim))))
-    return root(part) / (root(total) + eps)
+
+    def whole(u: Array) -> Array:
+        return jnp.sum(modal_squares(u, grid)[0], tuple(range(1, u.ndim)))
+
+    def part(u: Array) -> Array:
+        squares, half_waves = modal_squares(u, grid)
+        k_squared = np.zeros(())
+        for w in half_waves:
+            k_squared = np.add.outer(k_squared, (w / 2) ** 2)
+        chosen = (k_squared >= low**2) & (k_squared < high**2)
+        return jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, u.ndim)))
+
+    return relative(error, target, whole, False, eps, part)
