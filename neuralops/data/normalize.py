@@ -8,6 +8,7 @@ resolution.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from typing import Any
 
@@ -66,17 +67,25 @@ class Normalizer:
         object.__setattr__(self, "std", std)
 
     @classmethod
-    def fit(cls, x: Any) -> Normalizer:
+    def fit(cls, x: Any, mask: Any = None) -> Normalizer:
         """The mean and deviation of each channel over samples and space, summed in double precision.
 
         **Arguments:**
 
         - `x`: training data `(samples, channels, *grid)`; only training data, so that nothing leaks from a test.
+        - `mask`: truth values `(samples, *grid)` or `(*grid,)`, `True` where a point counts; what stands at the
+          others is never read and may be NaN.
 
         A channel that does not vary gets the deviation 1, so that encoding it gives zeros and not noise.
 
-        **Raises:** `ValueError` on a wrong rank, a dtype that is not real, NaN or infinity.
+        **Raises:** `ValueError` on a wrong rank, a dtype that is not real, NaN or infinity where a point counts, a mask
+        of another shape or without a point that counts, and a NumPy masked array.
         """
+        if isinstance(x, np.ma.MaskedArray):
+            raise ValueError(
+                "x: expected an ordinary array, got a NumPy masked array; give x.filled(0) and its mask "
+                "(samples, *grid) as mask=~x.mask[:, 0]."
+            )
         x = np.asarray(x)
         if x.ndim < 3 or x.size == 0:
             raise ValueError(
@@ -85,9 +94,11 @@ class Normalizer:
             )
         if x.dtype.kind not in "fiub":
             raise ValueError(f"x: expected real numbers, got dtype {x.dtype}; convert with x.astype('float32').")
+        inside = None if mask is None else _counted(mask, x.shape)
         mean, std = [], []
         for channel in range(x.shape[1]):
-            values = x[:, channel].astype(np.float64)  # two passes: no cancellation when |mean| >> std
+            values = x[:, channel] if inside is None else x[:, channel][inside]
+            values = values.astype(np.float64)  # two passes: no cancellation when |mean| >> std
             m = float(values.mean())
             scale = float(np.max(np.abs(values - m))) or 1.0
             s = scale * float(np.sqrt(np.mean(((values - m) / scale) ** 2)))
@@ -103,21 +114,41 @@ class Normalizer:
     def channels(self) -> int:
         return len(self.mean)
 
-    def encode(self, u: Float[Array, "*lead channels *grid"]) -> Float[Array, "*lead channels *grid"]:
+    def encode(self, u: Float[Array, "*lead channels *grid"], mask: Any = None) -> Float[Array, "*lead channels *grid"]:
         """From physical values to scaled ones. Leading axes pass through.
 
+        With a `mask` `(*lead, *grid)` or `(*grid,)`, `True` where a point counts, the others become exactly 0.
+
         **Raises:** `ValueError` when the channel axis does not fit.
         """
         mean, std = self._constants(u)
-        return ((u - mean) / std).astype(u.dtype)
+        if mask is not None:  # before the arithmetic, so that NaN reaches no gradient
+            u = jnp.where(self._column(mask, u), u, 0)
+        v = ((u - mean) / std).astype(u.dtype)
+        return v if mask is None else jnp.where(self._column(mask, u), v, 0)
 
-    def decode(self, u: Float[Array, "*lead channels *grid"]) -> Float[Array, "*lead channels *grid"]:
+    def decode(self, u: Float[Array, "*lead channels *grid"], mask: Any = None) -> Float[Array, "*lead channels *grid"]:
         """From scaled values back to physical ones. Leading axes pass through.
 
+        With a `mask` `(*lead, *grid)` or `(*grid,)`, `True` where a point counts, the others become exactly 0.
+
         **Raises:** `ValueError` when the channel axis does not fit.
         """
         mean, std = self._constants(u)
-        return (u * std + mean).astype(u.dtype)
+        if mask is not None:  # before the arithmetic, so that NaN reaches no gradient
+            u = jnp.where(self._column(mask, u), u, 0)
+        v = (u * std + mean).astype(u.dtype)
+        return v if mask is None else jnp.where(self._column(mask, u), v, 0)
+
+    def _column(self, mask: Any, u: Any) -> Array:
+        """The mask with an axis for the channels."""
+        shape, grid = tuple(np.shape(mask)), tuple(u.shape[-self.ndim :])
+        if shape not in (grid, (*u.shape[: -self.ndim - 1], *grid)) or jnp.result_type(mask) != jnp.bool_:
+            raise ValueError(
+                f"mask: expected truth values of shape {grid}, or with the leading axes of {tuple(u.shape)}, got "
+                f"{jnp.result_type(mask)} of shape {shape}; True marks the points that count, use mask.astype(bool)."
+            )
+        return jnp.expand_dims(jnp.asarray(mask), -self.ndim - 1)
 
     def _constants(self, u: Any) -> tuple[Array, Array]:
         shape = tuple(getattr(u, "shape", ()))
@@ -133,6 +164,32 @@ class Normalizer:
         return jnp.asarray(self.mean, dtype).reshape(column), jnp.asarray(self.std, dtype).reshape(column)
 
 
+def _counted(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask of every sample, `(samples, *grid)`."""
+    inside, grid = np.asarray(mask), shape[2:]
+    if inside.shape not in (grid, (shape[0], *grid)) or inside.dtype != np.bool_:
+        raise ValueError(
+            f"mask: expected truth values of shape {(shape[0], *grid)} or {grid}, got {inside.dtype} of shape "
+            f"{inside.shape}; True marks the points that count, use mask.astype(bool)."
+        )
+    if not inside.any():
+        raise ValueError("mask: expected a point that counts, got none; True marks the points that count, try ~mask.")
+    return np.broadcast_to(inside, (shape[0], *grid))
+
+
+def _names(op: Any) -> frozenset[str]:
+    """The keywords that an operator names in its call."""
+    declared = getattr(op, "keywords", None)
+    if isinstance(declared, frozenset):
+        return declared
+    function = op.func if isinstance(op, jax.tree_util.Partial) else op
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return frozenset()
+    return frozenset(p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
 class Normalized(AbstractOperator):
     """An operator trained on scaled fields, used on physical ones: `decode(op(encode(u)))`.
 
@@ -141,6 +198,9 @@ class Normalized(AbstractOperator):
     - `op`: the operator (or any callable pytree) between scaled fields; its leaves are the only leaves.
     - `inputs`: the `Normalizer` of the input field, `None` to leave it as it is.
     - `outputs`: the `Normalizer` of the output field, `None` to leave it as it is.
+
+    `mask=` in the call, truth values `(*grid,)`, sets the encoded input to exactly zero where no point counts, whatever
+    stands there, and is handed on to an operator that names it.
 
     The envelope is that of `op`: one shift and scale per channel commutes with every change of grid.
 
@@ -171,10 +231,20 @@ class Normalized(AbstractOperator):
             )
         return envelope
 
+    @property
+    def keywords(self) -> frozenset[str]:
+        """What the call understands: the keywords of `op`, and `mask`."""
+        return _names(self.op) | {"mask"}
+
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None, **keywords: Any
+        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None, mask: Any = None, **keywords: Any
     ) -> Float[Array, "channels_out *grid_out"]:
         if key is not None:  # a plain function need not know the word
             keywords["key"] = key
-        v = self.op(u if self.inputs is None else self.inputs.encode(u), **keywords)
+        if mask is not None:
+            if self.inputs is None:
+                u = jnp.where(mask, u, 0)
+            if "mask" in _names(self.op):
+                keywords["mask"] = mask
+        v = self.op(u if self.inputs is None else self.inputs.encode(u, mask), **keywords)
         return v if self.outputs is None else self.outputs.decode(v)

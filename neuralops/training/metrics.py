@@ -16,23 +16,29 @@ With `e = p - t` and `<.>` the (weighted) mean over the points of one channel:
 | `max_error` | the largest abs(e) over channels and points | field |
 | `boundary_error` | root mean square of e over the outermost points | field |
 | `spectral_error` | root mean square of a band of e, divided by that of t | 1 |
+| `per_step` | any of these for each of the time steps stacked in the channels | of the metric |
+| `valid_time` | the time up to which the error of every step stays at or below a threshold | time |
 | `mse`, `mae` | mean of e^2, of abs(e) over channels and points | field^2, field |
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from neuralops.arguments import count
 from neuralops.grid import Grid
 from neuralops.training.losses import Bound as Bound
 from neuralops.training.losses import mae as mae
 from neuralops.training.losses import mse as mse
 from neuralops.training.losses import relative_h1 as relative_h1
 from neuralops.training.losses import relative_l2 as relative_l2
+from neuralops.training.losses import takes_mask
 from neuralops.training.norms import (
     Field,
     check_option,
@@ -54,9 +60,11 @@ __all__ = [
     "max_error",
     "mse",
     "nrmse",
+    "per_step",
     "relative_h1",
     "relative_l2",
     "spectral_error",
+    "valid_time",
     "vrmse",
 ]
 
@@ -181,3 +189,63 @@ def spectral_error(
         return jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, u.ndim)))
 
     return relative(error, target, whole, False, eps, part)
+
+
+def per_step(metric: Callable[..., Any], num_steps: int) -> Bound:
+    """`metric` of each time step, `(num_steps,)`, for fields that stack the steps in their channels.
+
+    Prediction and target are `(num_steps * channels, *grid)`, all channels of the first step first. A mask `(*grid,)`
+    holds for every step, one of `(num_steps * channels, *grid)` is cut like the field. Equal by value, like `Bound`.
+
+    **Raises:** `ValueError` when `metric` cannot be called or `num_steps` is no count; in the call, when the channels
+    do not divide by it, or for a mask that `metric` does not take.
+    """
+    return Bound(_per_step, metric=_callable(metric), num_steps=count(num_steps, "num_steps"))
+
+
+def valid_time(num_steps: int, threshold: float, dt: float = 1.0, metric: Callable[..., Any] = relative_l2) -> Bound:
+    """The time up to which the error of every step stays at or below `threshold`, one number in the unit of `dt`.
+
+    0 when the first step exceeds it, `num_steps * dt` when none does; a step whose error is NaN exceeds it. Fields and
+    masks as for `per_step`. Piecewise constant, so a metric and no loss.
+
+    **Raises:** `ValueError` as `per_step`, and when `threshold` or `dt` is not a positive number.
+    """
+    for name, value in (("threshold", threshold), ("dt", dt)):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}; give e.g. {name}=0.2.")
+    steps = count(num_steps, "num_steps")
+    return Bound(_valid_time, metric=_callable(metric), num_steps=steps, threshold=float(threshold), dt=float(dt))
+
+
+def _callable(metric: Any) -> Any:
+    if not callable(metric):
+        raise ValueError(f"metric: expected a function (prediction, target), got {type(metric).__name__}; give one.")
+    return metric
+
+
+def _per_step(prediction: Field, target: Field, *, metric: Any, num_steps: int, mask: Any = None) -> Array:
+    prepare(prediction, target, None, mask)
+    if len(target) % num_steps:
+        raise ValueError(
+            f"num_steps: expected a divisor of the {len(target)} channels, got {num_steps}; give the number of time "
+            "steps stacked in the channels."
+        )
+    frames = [jnp.reshape(u, (num_steps, -1, *u.shape[1:])) for u in (prediction, target)]
+    if mask is None:
+        return jax.vmap(metric)(*frames)
+    if not takes_mask(metric):
+        raise ValueError(
+            f"mask: expected None, because {getattr(metric, '__name__', metric)} takes no mask, got one; use a metric "
+            "that names `mask`, such as relative_l2."
+        )
+    whole = np.ndim(mask) == target.ndim
+    mask = jnp.reshape(mask, frames[1].shape) if whole else jnp.asarray(mask)
+    return jax.vmap(lambda p, t, m: metric(p, t, mask=m), (0, 0, 0 if whole else None))(*frames, mask)
+
+
+def _valid_time(
+    prediction: Field, target: Field, *, metric: Any, num_steps: int, threshold: float, dt: float, mask: Any = None
+) -> Float[Array, ""]:
+    errors = _per_step(prediction, target, metric=metric, num_steps=num_steps, mask=mask)
+    return dt * jnp.sum(jnp.cumprod(errors <= threshold))
