@@ -106,6 +106,7 @@ def panel(
         boxes = [_Box(x.shape[2:], grid) for x in fields]
         sides = boxes[1].sides
     height = 2.0 if ndim == 1 else 2.35 * float(np.clip(sides[1] / (sides[0] or 1.0), 0.4, 2.0))
+    height += 0.0 if places is None or ndim == 1 else 0.3
     figure = _figure((10.4, height * rows + 0.4))
     axes = figure.subplots(rows, 4, squeeze=False)
     for row, (values, error) in enumerate(zip(drawn, errors, strict=True)):
@@ -113,14 +114,14 @@ def panel(
         if places is not None:
             at, values = _visible(places[row], values, inside[row])
             draw: Any = _draw_lines if ndim == 1 else _draw_points
-            draw(figure, axes[row], values, [at, at], error, titles)
+            draw(figure, axes[row], values, [at, at if ndim == 1 else np.array(ends)], error, titles)
         elif ndim == 1:
             _draw_lines(figure, axes[row], values, [box.points()[None] for box in boxes], error, titles)
         else:
             _draw_images(figure, axes[row], values, boxes, error, titles)
     for axis in axes.flat:
         axis.tick_params(labelsize=7, length=2, color=INK, labelcolor=INK)
-        if ndim > 1 and places is None:
+        if ndim > 1:
             axis.label_outer(remove_inner_ticks=True)
     if path is not None:
         _write(figure, path)
@@ -293,8 +294,10 @@ def _draw_points(
     u, t, p = fields
     bound = _bound(p - t)
     scales = [_limits(u), _limits(t, p), _limits(t, p), (-bound, bound)]
-    x, y = at[1][:2]
-    size = float(np.clip(9000 / max(len(x), 1), 0.8, 30))  # about the area of a panel, in square points
+    (x, y), ends = at[0][:2], at[1]  # all rows in the same box
+    sides = ends[:, 1] - ends[:, 0]
+    panel_area = 15000 * float(np.clip(sides[1] / (sides[0] or 1.0), 0.4, 2.0))  # about, in square points
+    size = float(np.clip(0.5 * panel_area / max(len(x), 1), 0.8, 30))
     images = []
     for axis, field, (low, high), colours in zip(
         axes, (u, t, p, p - t), scales, [FIELD_COLOURS] * 3 + [ERROR_COLOURS], strict=True
@@ -302,12 +305,13 @@ def _draw_points(
         edge = {"linewidths": 0.2, "edgecolors": INK} if axis is axes[3] else {"linewidths": 0}  # white is no error
         images.append(axis.scatter(x, y, c=field, s=size, vmin=low, vmax=high, cmap=colours, **edge))
         axis.set_aspect("equal")
-        for values, place in ((x, axis.set_xticks), (y, axis.set_yticks)):
-            ends = _limits(values)
-            place(ends, [f"{end:.3g}" for end in ends])
+        for (low, high), side, place, line in zip(
+            ends, sides, (axis.set_xlim, axis.set_ylim), (axis.xaxis, axis.yaxis), strict=False
+        ):
+            margin = 0.03 * (side or 1.0)
+            place(low - margin, high + margin)
+            axis.locator_params(axis=line.axis_name, nbins=3)
         axis.spines[:].set_visible(False)
-        if axis is not axes[0]:
-            axis.tick_params(labelleft=False)
     _bars(figure, axes, images)
     _titles(axes, names, _error_title(names, relative, bound))
 

@@ -153,7 +153,7 @@ def _point_cloud(data: _Data) -> jax.tree_util.Partial:
     places, at = coords, values
     if data.query is not None:
         places = data.query.astype(np.float64).reshape(count, data.query.shape[1], -1)
-        at = np.stack([_borrowed(*sample) for sample in zip(values, coords, places, inside, strict=True)])
+        at = np.stack([_borrowed(values[i], coords[i], places[i], inside[i]) for i in range(count)])
     features = np.concatenate([places, at], 1)
     chosen = np.ones((count, places.shape[-1]), bool)
     if data.output_mask is not None:
@@ -202,11 +202,10 @@ def _closest_query(
     query: Array,
     mask: Array | None = None,
 ) -> Array:
-    flat = [a.reshape(len(a), -1) for a in (u, coords, query)]
-    inside = jnp.ones(flat[0].shape[1], bool) if mask is None else mask.reshape(-1)
-    return _closest_point(table, shift, spread, outputs, _borrowed(*flat, inside), coords=flat[2]).reshape(
-        -1, *query.shape[1:]
-    )
+    values, at, asked = (a.reshape(len(a), -1) for a in (u, coords, query))
+    inside = jnp.ones(values.shape[1], bool) if mask is None else mask.reshape(-1)
+    found = _closest_point(table, shift, spread, outputs, _borrowed(values, at, asked, inside), coords=asked)
+    return found.reshape(-1, *query.shape[1:])
 
 
 def linear_pod(data: Any, *, num_modes: int = 32, ridge: float = 1e-6) -> jax.tree_util.Partial:

@@ -241,7 +241,8 @@ def _per_step(prediction: Field, target: Field, *, metric: Any, num_steps: int, 
         )
     whole = np.ndim(mask) == target.ndim
     mask = jnp.reshape(mask, frames[1].shape) if whole else jnp.asarray(mask)
-    return jax.vmap(lambda p, t, m: metric(p, t, mask=m), (0, 0, 0 if whole else None))(*frames, mask)
+    masked = jax.vmap(lambda p, t, m: metric(p, t, mask=m), (0, 0, 0 if whole else None))
+    return masked(frames[0], frames[1], mask)
 
 
 def _valid_time(
