@@ -101,7 +101,9 @@ class CG(AbstractMethod):
                 z = apply("preconditioner", self.preconditioner, at.r)
                 gamma, overlap = dot.many([(at.r, z), (q, z)])
                 # z . r_before = z . (r + alpha q), which is zero for the residuals of linear CG
-                slipped = jnp.abs(gamma + alpha * overlap) > SLIP * jnp.sqrt(jnp.abs(gamma * gamma_before))
+                slipped = jnp.abs(gamma + alpha * overlap) > SLIP * jnp.sqrt(jnp.abs(gamma)) * jnp.sqrt(
+                    jnp.abs(gamma_before)
+                )
                 progress = at.squared < 0.25 * marker
                 marker = jnp.where(progress, at.squared, marker)
                 slips = jnp.where(progress, 0, slips + slipped)

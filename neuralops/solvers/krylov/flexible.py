@@ -105,7 +105,7 @@ class FlexibleCG(AbstractMethod):
             if self.preconditioner is not None:
                 z = select(memory.plain, at.r, apply("preconditioner", self.preconditioner, at.r))
             found = search(A, orthogonalised(memory.kept, z, dot), at.r, dot)
-            x, r = stepped(found, at.x, found.d), stepped(found, at.r, found.q, -1)
+            x, r = stepped(found, at.x, found.alpha, found.d), stepped(found, at.r, -found.fall, found.q)
 
             # Steepest descent gains r.r / (largest eigenvalue) of the squared energy error at least, and the largest
             # eigenvalue is bounded from below by d . A^2 d / d . A d.

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from neuralops.solvers.algebra.vectors import sized
+
 __all__ = ["energy_decay"]
 
 
@@ -28,15 +30,16 @@ def energy_decay(A: Any, M: Any, e: Float[Array, "*grid"], *, steps: int = 6, sk
 
     def advance(state: tuple[Array, Array, Array, Array, Array], _: None) -> tuple[Any, Array]:
         e, r, p, q, curvature = state
-        z = M(r)
+        z, _ = sized(M(r))
         p = z - dot(z, q) / curvature * p
-        q = A(p)
+        q = A(p) / unit
         curvature = dot(p, q)
         alpha = dot(p, r) / curvature
         e, r = e - alpha * p, r - alpha * q
-        return (e, r, p, q, curvature), dot(e, A(e))
+        return (e, r, p, q, curvature), dot(e, A(e) / unit)
 
-    r = A(e)
+    e, _ = sized(e)
+    r, unit = sized(A(e))  # M takes residuals of an operator of size 1, its answer has any size
     none = jnp.zeros_like(e)
     start = (e, r, none, none, jnp.full((), jnp.inf, e.dtype))
     energies = jnp.concatenate([dot(e, r)[None], lax.scan(advance, start, None, length=steps)[1]])
