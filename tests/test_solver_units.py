@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
+from neuralops import sharding
 from neuralops.grid import Grid
 from neuralops.models import DirectionNet
 from neuralops.solvers import (
@@ -20,10 +22,18 @@ from neuralops.solvers import (
     FlexibleCG,
     Jacobi,
     Multigrid,
+    NullSpace,
     Refinement,
     Result,
+    angle_loss,
+    energy_decay,
+    energy_loss,
+    lanczos,
+    one_step_loss,
+    ritz_pairs,
     solve,
-)  # fmt: skip
+    visited_residual,
+)
 
 GRID = Grid((20, 14), 20.0, "dirichlet", "cell")
 RNG = np.random.default_rng(0)
@@ -80,3 +90,73 @@ def test_solves_and_their_gradients_have_no_unit(name):
         same(to_b, by_b, -power_a)
         if abs(power_b - 2 * power_a) < 100:  # else it is no float32
             same(to_a, by_a, power_b - 2 * power_a)
+
+
+LOSSES = {  # A, e, g -> the loss, whose gradient is with respect to the last
+    "one step": one_step_loss,
+    "angle": angle_loss,
+    "energy": lambda A, e, g: energy_loss(A, e, g + e),
+    "decay": lambda A, e, g: energy_decay(A, lambda r: r, e + g, steps=3),
+    "decay with a cycle": lambda A, e, g: energy_decay(A, Multigrid(A), e + g, steps=3),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_directions_and_their_gradients_have_no_unit(name):
+    run = jax.jit(lambda a, e, g: jax.value_and_grad(LOSSES[name], 2)(Diffusion.from_coefficient(GRID, a), e, g))
+    loss, slope = run(FIELD, E, G)
+    assert np.isfinite(loss)
+    assert float(jnp.abs(slope).max()) > 0
+    for power_A, power_e, power_g in ((-90, 0, 0), (90, 0, 0), (0, -94, -94), (0, 94, 94), (0, 60, -60), (80, -90, 80)):
+        if power_e != power_g and name not in ("one step", "angle"):
+            continue
+        scales = (np.float32(2.0**power) for power in (power_A, power_e, power_g))
+        scaled, to_g = run(*(scale * u for scale, u in zip(scales, (FIELD, E, G), strict=True)))
+        assert float(scaled) == float(loss)
+        np.testing.assert_allclose(np.asarray(to_g, np.float64) * 2.0**power_g, slope, rtol=1e-5, atol=1e-9)
+
+
+def test_lanczos_has_no_unit():
+    run = jax.jit(lambda a, start: (lanczos(A := Diffusion(GRID, a), start, 9), ritz_pairs(A, start, 9)))
+    faces = Diffusion.from_coefficient(GRID, FIELD).all_faces()
+    basis, (values, vectors) = run(faces, B)
+    assert int(basis.num_valid) == 9
+    for power_A, power_b in ((-90, 0), (90, 0), (0, -98), (0, 98)):
+        scale = np.float32(2.0**power_A)
+        other, (to_values, to_vectors) = run([scale * c for c in faces], np.float32(2.0**power_b) * B)
+        for u, v in ((other.vectors, basis.vectors), (to_vectors, vectors)):
+            np.testing.assert_array_equal(u, v)
+        for u, v in (
+            (other.diagonal, basis.diagonal),
+            (other.off_diagonal, basis.off_diagonal),
+            (other.remainder, basis.remainder),
+            (to_values, values),
+        ):
+            np.testing.assert_array_equal(u / scale, v)
+
+
+@pytest.mark.parametrize("size", [2.0**-98, 2.0**98])
+def test_null_spaces_and_visited_residuals_have_no_unit(size):
+    size = np.float32(size)
+    free = Grid(GRID.num_points, 20.0, "neumann", "cell")
+    spaces = [Diffusion(free).null_space(), NullSpace.from_basis([jnp.ones(GRID.shape), jnp.asarray(E)])]
+    scaled = [spaces[0], NullSpace.from_basis([size * jnp.ones(GRID.shape), jnp.asarray(size * E)])]
+    for one, other in zip(spaces, scaled, strict=True):
+        np.testing.assert_array_equal(other.to_range(size * B) / size, one.to_range(B))
+        np.testing.assert_array_equal(other.incompatibility(size * B), one.incompatibility(B))
+    visit = jax.jit(lambda b: visited_residual(diffusion(), b, CG(), 4))
+    (residual, x), (to_residual, to_x) = visit(B), visit(size * B)
+    assert float(jnp.linalg.norm(residual)) == pytest.approx(1, rel=1e-5)
+    np.testing.assert_array_equal(to_residual, residual)
+    np.testing.assert_array_equal(to_x / size, x)
+
+
+@pytest.mark.parametrize("size", [2.0**-90, 2.0**90])
+def test_solves_on_meshes_have_no_unit(size):
+    mesh = Mesh(np.asarray(jax.devices()[:1]), ("x",))
+    for method in (CG(1e-4), FlexibleCG(1e-4)):
+        run = jax.jit(lambda b, method=method: sharding.solve(diffusion(), b, method, mesh=mesh, axes=("x", None)))
+        one, other = run(B), run(np.float32(size) * B)
+        assert int(one.result) == Result.converged
+        assert int(other.num_steps) == int(one.num_steps)
+        np.testing.assert_array_equal(other.value / np.float32(size), one.value)

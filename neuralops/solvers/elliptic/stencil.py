@@ -10,19 +10,8 @@ from jaxtyping import Array
 
 from neuralops.scale import power_of_two
 
-__all__ = [
-    "after",
-    "before",
-    "cut",
-    "gather_faces",
-    "gather_field",
-    "in_series",
-    "interleave",
-    "neighbours",
-    "outflow",
-    "own_block",
-]
-__all__ += ["sides"]
+__all__ = ["after", "before", "cut", "gather_faces", "gather_field", "in_series", "interleave", "neighbours", "outflow"]
+__all__ += ["own_block", "sides"]
 
 
 def cut(u: Array, start: int, stop: int | None, dim: int, stride: int = 1) -> Array:

@@ -126,12 +126,11 @@ def _process(A: Any, start: Array, num_steps: int, null_space: NullSpace | None,
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         j, _, v, vectors, diagonal, betas, size = state
         vectors = lax.dynamic_update_index_in_dim(vectors, v, j, 0)
-        w = A(v)
-        alpha = dot(v, w)
+        w, unit = sized(A(v), dot.mesh_axes)
+        alpha = dot(v, w) * unit
         for _ in range(2):  # the second pass removes the rounding of the first; the three terms go with the rest
             w = without(w, vectors, j + 1)
             w = w if null_space is None else null_space.to_range(w)
-        w, unit = sized(w, dot.mesh_axes)
         length = dot.norm(w)
         beta = length * unit
         size = jnp.maximum(size, jnp.maximum(jnp.abs(alpha), beta))
