@@ -112,7 +112,7 @@ class Header:
         if not isinstance(version, int | np.integer):
             raise ValueError(
                 "it is HDF5, but no file of neuralops.data.generate: the attribute 'neuralops_schema_version' is "
-                "missing; use read_mat or read_npz, or generate it"
+                "missing; use read_hdf5 or read_mat, or generate it"
             )
         if version != SCHEMA_VERSION:
             raise ValueError(f"its schema is {version}, this library reads {SCHEMA_VERSION}; install a matching one")
