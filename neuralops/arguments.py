@@ -90,7 +90,7 @@ def file_to_write(value: Any, name: str = "path") -> Path:
     folder = next(above for above in path.absolute().parents if above.exists())
     if not folder.is_dir():
         raise ValueError(
-            f"{name}: expected a path in a folder, got {str(value)!r}, but {str(folder)!r} is a file; give another path."
+            f"{name}: expected a path in a folder, got {str(value)!r}, but {str(folder)!r} is a file; name another."
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(

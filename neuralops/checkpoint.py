@@ -18,7 +18,6 @@ import inspect
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -28,7 +27,8 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as to_bytes
 
-from neuralops.data.layout import atomic
+from neuralops.arguments import existing_file, file_to_write
+from neuralops.data.disk import atomic
 from neuralops.operator import AbstractOperator, config_of, named_leaves, with_leaves
 
 FORMAT = 1
@@ -53,8 +53,9 @@ def save(path: str | os.PathLike[str], op: Any) -> None:
       rebuilt from plain values, only its arrays are stored (see `load`).
 
     **Raises:** `ValueError` when `op` has leaves that are not real floating arrays, or neither arrays nor a class
-    of this library.
+    of this library, or `path` is a folder; `OSError` when nothing can be written there or the disk is full.
     """
+    path = file_to_write(path)
     about = describe(op)
     rebuilt_from_class = about["class"] is not None  # then there may be nothing else to store
     arrays = {} if rebuilt_from_class and not jax.tree.leaves(op) else leaves_of(op)
@@ -131,8 +132,7 @@ def to_device(x: np.ndarray, where: str) -> jax.Array:
 
 def write_arrays(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
     """Writes named arrays and a JSON description to a safetensors file that is complete or absent."""
-    path = _as_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = file_to_write(path)
     about = {"format": FORMAT, "version": _version(), **about}
     dense = {name: np.asarray(x, order="C") for name, x in arrays.items()}
     content = to_bytes(dense, metadata={"neuralops": json.dumps(about, allow_nan=False)})
@@ -145,9 +145,7 @@ def read_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, np.n
 
     **Raises:** `FileNotFoundError`; `ValueError` saying what is wrong with the file.
     """
-    path = _as_path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"path: expected a file, got {str(path)!r}, which is not there; check the name.")
+    path = existing_file(path)
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if not 2 <= size <= min(MAX_HEADER, path.stat().st_size - 8):
@@ -180,12 +178,6 @@ def read_arrays(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, np.n
             f"{str(path)!r}; " + ("update the library." if about.get("kind") == kind else "name the other file.")
         )
     return arrays, about
-
-
-def _as_path(path: Any) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"path: expected a path, got {type(path).__name__}; give the file's name.")
-    return Path(path)
 
 
 def _version() -> str:

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from neuralops.arguments import existing_file, file_to_write
 from neuralops.data.layout import DIGEST, Header, as_json, little_endian, violations, write_file
 from neuralops.data.samples import Samples, check_finite, check_samples
 from neuralops.grid import Grid
@@ -34,14 +34,9 @@ class HDF5Source:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise ValueError(f"path: expected a path, got {type(path).__name__}; give the file's name.")
-        self.path = Path(path).absolute()  # a worker process may run in another folder
+        # A worker process may run in another folder.
+        self.path = existing_file(path, mend="make it with generate(...), or check the name").absolute()
         self._handle: tuple[int, h5py.File] | None = None
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f"path: expected a data file, got {str(path)!r}, which is not there; make it with generate(...)."
-            )
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
@@ -187,8 +182,10 @@ def write(
 
     **Returns:** the opened file. It appears under its name only when it is whole.
 
-    **Raises:** `ValueError` when shapes, names and grid do not fit, on NaN, or when `path` exists.
+    **Raises:** `ValueError` when shapes, names and grid do not fit, on NaN, or when `path` exists or is a folder;
+    `OSError` when nothing can be written there or the disk is full.
     """
+    target = file_to_write(path)
     samples = check_samples(samples)
     for field, x, names in (("inputs", samples.inputs, input_fields), ("outputs", samples.outputs, output_fields)):
         if isinstance(names, str) or x.shape[1:] != (len(names), *grid.shape):
@@ -196,7 +193,7 @@ def write(
                 f"samples.{field}: expected shape (samples, {len(names)}, {', '.join(map(str, grid.shape))}) for the "
                 f"fields {names!r} on this grid, got {tuple(x.shape)}; name each channel and give the arrays' grid."
             )
-    if Path(path).exists():
+    if target.exists():
         raise ValueError(f"path: expected a new file, but {str(path)!r} is there; give another path or move the file.")
     inputs, outputs = np.asarray(samples.inputs), np.asarray(samples.outputs)
     header = Header(
@@ -210,9 +207,8 @@ def write(
     )
     residual = None if samples.residual_norm is None else np.asarray(samples.residual_norm, np.float64)
     block = Samples(inputs, outputs, residual)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_file(Path(path), header, [block], len(inputs), compression=compression)
-    return HDF5Source(path)
+    write_file(target, header, [block], len(inputs), compression=compression)
+    return HDF5Source(target)
 
 
 def validate(path: str | os.PathLike[str]) -> None:
