@@ -45,7 +45,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def idle(monkeypatch):
     """Nothing may be computed or described."""
-    for module, name in ((store, "_prepare"), (checkpoint, "describe"), (layout, "write_file")):
+    for module, name in ((store, "_prepare"), (checkpoint.files, "describe"), (layout, "write_file")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("went to work on a bad path"))
 
 
@@ -127,7 +127,8 @@ def limited():
 
 
 def test_save_on_a_full_disk_keeps_the_old_file(tmp_path, limited):
-    checkpoint.save(tmp_path / "op", WIDE)
+    with pytest.warns(UserWarning, match="like="):
+        checkpoint.save(tmp_path / "op", WIDE)
     before = (tmp_path / "op").read_bytes()
     limited(4096)
     with pytest.raises(OSError, match=r"path: .* was not written, and what was there before is as it was; make room"):

@@ -24,8 +24,9 @@ class HDF5Source:
     """A file written by `generate`, read lazily.
 
     `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike;
-    `source[i:j]` the same with a sample axis in front; `source.load()` all of it as `Samples`. With `len` and
-    integer indexing alone it is a data source for Grain and a map-style data set for PyTorch's loader.
+    `source[i:j]`, `source[[3, 1, 1]]` and `source[mask]` the same with a sample axis in front, as an array gives
+    them; `source.load()` all of it as `Samples`. With `len` and integer indexing alone it is a data source for
+    Grain and a map-style data set for PyTorch's loader.
 
     The file is opened at the first read in each process, so a source can be pickled and survives a fork. Use
     it in a `with` block, or `close()` it; reading again opens it again.
@@ -97,7 +98,7 @@ class HDF5Source:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int | slice) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
         if isinstance(index, slice):
             chosen = range(*index.indices(len(self)))
             step = abs(chosen.step)
@@ -105,11 +106,30 @@ class HDF5Source:
             where: int | slice = slice(rows.start, rows.stop, step) if len(rows) else slice(0, 0)
             sample = self._read(where)
             return sample if chosen.step > 0 else {name: x[::-1] for name, x in sample.items()}
-        if isinstance(index, bool) or not isinstance(index, int | np.integer):
-            raise ValueError(f"index: expected an integer or a slice, got {index!r}; take source.load() for the rest.")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index: expected one of {len(self)} samples, got {index}.")
-        return self._read(int(index) % len(self))
+        picked = self._rows(index)
+        return self._read(int(picked)) if picked.ndim == 0 else self._read_many(picked)
+
+    def _rows(self, index: Any) -> np.ndarray:
+        """The numbers of the samples that an integer, integers or a mask name, from 0, a mask's in order."""
+        try:
+            rows = np.asarray(None if isinstance(index, tuple) else index)  # a tuple would index several axes
+        except ValueError:  # lists of several lengths
+            rows = np.asarray(None)
+        if rows.shape == (0,) and not hasattr(index, "dtype"):
+            rows = rows.astype(int)  # an empty list
+        mask = rows.dtype == bool and rows.ndim == 1
+        if rows.ndim > 1 or not (mask or np.issubdtype(rows.dtype, np.integer)):
+            raise ValueError(
+                f"index: expected an integer, a slice, a list of integers or a mask, got {index!r}; take source.load() "
+                "for the rest."
+            )
+        if mask and len(rows) != len(self):
+            raise IndexError(f"index: expected a mask of {len(self)} samples, got one of {len(rows)}.")
+        rows = np.flatnonzero(rows) if mask else rows.astype(np.int64)
+        outside = rows[(rows < -len(self)) | (rows >= len(self))]
+        if outside.size:
+            raise IndexError(f"index: expected one of {len(self)} samples, got {outside.ravel()[0]}.")
+        return np.where(rows < 0, rows + len(self), rows)
 
     def _read(self, index: int | slice) -> dict[str, np.ndarray]:
         fields, axis = self._file["t0_fields"], int(isinstance(index, slice))
@@ -117,6 +137,13 @@ class HDF5Source:
             "inputs": np.stack([fields[name][index] for name in self.input_fields], axis),
             "outputs": np.stack([fields[name][index] for name in self.output_fields], axis),
         }
+
+    def _read_many(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Samples in any order, some more than once: each is read once, forwards, neighbours together."""
+        forwards, back = np.unique(rows, return_inverse=True)
+        runs = np.split(forwards, np.flatnonzero(np.diff(forwards) != 1) + 1)
+        parts = [self._read(slice(int(run[0]), int(run[-1]) + 1) if len(run) else slice(0, 0)) for run in runs]
+        return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
     def load(self) -> Samples:
         """All samples in memory."""
