@@ -121,6 +121,10 @@ class Outcome(NamedTuple):
 class AbstractMethod(eqx.Module):
     """A way to solve a symmetric linear system; numbers in it are leaves, so new values do not recompile."""
 
+    def __hash__(self) -> int:  # equality is by content, and operators within hash by identity
+        numbers = tuple(leaf for leaf in jax.tree.leaves(self) if isinstance(leaf, int | float))
+        return hash((jax.tree.structure(self), numbers))
+
     @abstractmethod
     def run(self, system: System) -> Outcome:
         """Solves one system inside `jax.jit`. Need not be differentiable: `solve` differentiates implicitly."""
