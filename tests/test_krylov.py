@@ -120,7 +120,7 @@ def test_second_derivatives(x64):
     def dense(t):
         return jnp.sum(jnp.linalg.solve(matrix + t * jnp.eye(6), b) ** 2)
 
-    np.testing.assert_allclose(jax.jit(jax.hessian(ours))(0.5), jax.hessian(dense)(0.5), rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(jax.hessian(ours))(0.5), jax.jit(jax.hessian(dense))(0.5), rtol=1e-9)
 
 
 def test_zero_right_hand_side_and_cotangent():
@@ -135,10 +135,10 @@ def test_zero_right_hand_side_and_cotangent():
     assert int(s.num_steps) == 0
     assert float(s.residual_norm) == 0
     assert np.all(s.value == 0)
-    _, pullback = jax.vjp(lambda b: run(b, b).value, b)
-    assert np.all(pullback(jnp.zeros_like(b))[0] == 0)
-    assert np.all(np.isnan(pullback(b.at[0, 0].set(jnp.nan))[0]))  # poison stays poison
-    zero_b = jax.grad(lambda a: jnp.sum(solve(Diffusion.from_coefficient(GRID, a), 0 * b, CG()).value))(a)
+    pullback = jax.jit(lambda b, seed: jax.vjp(lambda b: run(b, b).value, b)[1](seed)[0])
+    assert np.all(pullback(b, 0 * b) == 0)
+    assert np.all(np.isnan(pullback(b, b.at[0, 0].set(jnp.nan))))  # poison stays poison
+    zero_b = jax.jit(jax.grad(lambda a: jnp.sum(solve(Diffusion.from_coefficient(GRID, a), 0 * b, CG()).value)))(a)
     assert np.all(zero_b == 0)
 
 
@@ -146,7 +146,7 @@ def test_result_does_not_depend_on_the_start(x64):
     a, b = problem()
     A = operator(a)
     run = jax.jit(lambda x0: solve(A, b, CG(1e-10), x0=x0))
-    exact = dense_solution(a, b)
+    exact = jax.jit(dense_solution)(a, b)
     for start in (0 * b, b, 1e12 * b, exact, b.at[0, 0].set(jnp.nan), b.at[0, 0].set(jnp.inf)):
         s = run(start)
         assert bool(s.converged)
@@ -250,8 +250,7 @@ def test_batch_members_are_single_solves(x64):
         assert abs(int(batch.num_steps[i]) - int(alone.num_steps)) <= 1
         np.testing.assert_allclose(batch.value[i], alone.value, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(batch.history[i, :10], alone.history[:10], rtol=1e-9, atol=1e-12)
-        entries = [int(jnp.isfinite(history).sum()) for history in (batch.history[i], alone.history)]
-        assert abs(entries[0] - entries[1]) <= 1
+        np.testing.assert_array_equal(np.isnan(batch.history[i]), np.isnan(alone.history))  # where b was not finite
     assert len({int(k) for k in batch.num_steps}) >= 3
     assert batch.message.startswith("3 of 4 converged")
 
@@ -321,7 +320,7 @@ def test_history_is_the_residual_of_each_step(x64):
     k = int(s.num_steps)
     assert s.history.shape == (200,)
     assert np.all(np.isfinite(s.history[: k + 1]))
-    assert np.all(np.isnan(s.history[k + 1 :]))
+    assert np.all(s.history[k + 1 :] == s.history[k])  # the last one, to the end
     assert s.history[0] == 1
     np.testing.assert_allclose(s.history[k], s.residual_norm, rtol=1e-12)
     np.testing.assert_allclose(s.history[5], run(CG(1e-8, max_steps=5)).residual_norm, rtol=1e-9)
