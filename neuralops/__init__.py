@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from neuralops import solvers as solvers
     from neuralops.checkpoint import load as load
     from neuralops.checkpoint import save as save
-    from neuralops.wrappers import at as at
     from neuralops.grid import Grid as Grid
     from neuralops.grid import resample as resample
     from neuralops.models import FNO as FNO
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from neuralops.training import metrics as metrics
     from neuralops.training import schedules as schedules
     from neuralops.wrappers import Rollout as Rollout
+    from neuralops.wrappers import at as at
     from neuralops.wrappers import rollout as rollout
 
 _TOP = ["data", "interop", "models", "nn", "operator", "pde", "plotting", "sharding", "solvers", "training"]
