@@ -118,7 +118,7 @@ def judge(net: Any, args: argparse.Namespace) -> tuple[str, dict[int, dict[str, 
                 seconds.append(time.perf_counter() - begin)
             missed = sum(not bool(run.converged) for run in runs)
             steps[name] = np.array([int(run.num_steps) for run in runs])
-            curves.setdefault(size, {})[name] = np.asarray(runs[0].history)
+            curves.setdefault(size, {})[name] = np.asarray(runs[0].history)[: int(runs[0].num_steps) + 1]
             rejected = int(sum(run.num_rejected for run in runs))
             ratio = np.mean(steps[name]) / np.mean(steps["CG"])
             lines.append(
@@ -149,7 +149,7 @@ def plot(net: Any, history: Any, curves: dict[int, dict[str, Any]], args: argpar
     sizes = (args.num_points, 4 * args.num_points)
     for ax, size in zip(axes[1], sizes, strict=False):
         for name, curve in curves[size].items():
-            ax.semilogy(curve[np.isfinite(curve)], color=COLOURS[name], label=name)
+            ax.semilogy(curve, color=COLOURS[name], label=name)
         ax.axhline(args.rtol, color="#cccccc", linewidth=0.8)
         ax.set(title=f"{size} x {size} cells", xlabel="step", ylabel="relative residual")
         ax.set(ylim=(args.rtol / 10, 10), xlim=(0, None))

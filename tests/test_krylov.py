@@ -250,8 +250,7 @@ def test_batch_members_are_single_solves(x64):
         assert abs(int(batch.num_steps[i]) - int(alone.num_steps)) <= 1
         np.testing.assert_allclose(batch.value[i], alone.value, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(batch.history[i, :10], alone.history[:10], rtol=1e-9, atol=1e-12)
-        entries = [int(jnp.isfinite(history).sum()) for history in (batch.history[i], alone.history)]
-        assert abs(entries[0] - entries[1]) <= 1
+        np.testing.assert_array_equal(np.isnan(batch.history[i]), np.isnan(alone.history))  # where b was not finite
     assert len({int(k) for k in batch.num_steps}) >= 3
     assert batch.message.startswith("3 of 4 converged")
 
@@ -321,7 +320,7 @@ def test_history_is_the_residual_of_each_step(x64):
     k = int(s.num_steps)
     assert s.history.shape == (200,)
     assert np.all(np.isfinite(s.history[: k + 1]))
-    assert np.all(np.isnan(s.history[k + 1 :]))
+    assert np.all(s.history[k + 1 :] == s.history[k])  # the last one, to the end
     assert s.history[0] == 1
     np.testing.assert_allclose(s.history[k], s.residual_norm, rtol=1e-12)
     np.testing.assert_allclose(s.history[5], run(CG(1e-8, max_steps=5)).residual_norm, rtol=1e-9)

@@ -185,7 +185,22 @@ def _solve(A: Any, b: Any, method: AbstractMethod, x0: Any, null_space: Any, war
 
     @jax.custom_jvp
     def forward(closed_A: Any, closed: Any, b: Any, start: Any) -> tuple[Any, _Report]:
-        return inverse(*closed, b, start, own)
+        """The solve, as a map that JAX can transpose too: by solving again, since A is symmetric."""
+        restore_A, restore = _alike_again(closed_A, b), _alike_again(closed, b)
+        axes = varying(b)
+
+        def run(rhs: Any, start: Any, mine: Any) -> Any:
+            return vary(inverse(*restore(), rhs, start, mine), axes)  # its outputs must differ alike, and do not
+
+        solved = lax.custom_linear_solve(
+            lambda v: apply_A(restore_A(), v),
+            b,
+            lambda _, rhs: run(rhs, start, own),
+            lambda _, rhs: run(rhs, zeros_like(start), other),
+            symmetric=True,
+            has_aux=True,
+        )
+        return _narrowed(solved, out) if axes else solved
 
     def differentiate(primals: Any, tangents: Any) -> tuple[Any, Any]:
         """A dx = db - dA x, solved like the system itself; its transpose for cotangents."""
@@ -242,15 +257,20 @@ def _alike_again(closed: Any, b: Any) -> Callable[[], Any]:
     if not axes:
         return lambda: closed
     wide = vary(closed, axes)
+    return lambda: _narrowed(wide, closed)
+
+
+def _narrowed(wide: Any, like: Any) -> Any:
+    """Values typed as the same on all devices again where those of `like` are."""
 
     def one(leaf: Array, was: Any) -> Array:
-        extra = tuple(sorted(axes - varying(was)))
+        extra = tuple(sorted(varying(leaf) - varying(was)))
         if not extra:
             return leaf
         kind = leaf.dtype
         return lax.pmax(leaf.astype(jnp.int32) if kind == jnp.bool_ else leaf, extra).astype(kind)
 
-    return lambda: jax.tree.map(one, wide, closed)
+    return jax.tree.map(one, wide, like)
 
 
 def _is_zero(tangent: Any) -> bool:

@@ -62,7 +62,7 @@ class Solution(eqx.Module):
     - `num_steps`: the iterations taken, int32.
     - `residual_norm`: the true relative residual ||b - A x|| / ||b|| in the 2-norm, recomputed from
       `value` (0 when b = 0).
-    - `history`: relative residuals after 0, 1, ... steps, of fixed length and padded with NaN, or `None`.
+    - `history`: relative residuals after 0, 1, ... steps, of fixed length, the last one repeated to the end, or `None`.
     - `num_rejected`: steps in which `FlexibleCG` or `DeepConjugateDirection` found the proposed direction unusable,
       int32.
 

@@ -20,7 +20,7 @@ from neuralops.solvers.algebra.vectors import PRECISIONS, ratio, select, sub, wh
 from neuralops.solvers.solution import Outcome, Result, System, check_number
 
 __all__ = [
-    "RUNNING", "Step", "beginning", "check_dot", "check_preconditioner", "check_stopping", "first", "iterate",
+    "RUNNING", "Step", "beginning", "check_dot", "check_preconditioner", "check_stopping", "filled", "first", "iterate",
     "stopping",
 ]  # fmt: skip
 
@@ -177,7 +177,7 @@ def iterate(system: System, method: Any, begin: Callable[[Any, Any], Any], step:
 
     history = None
     if method.history:
-        history = jnp.full((method.history,), jnp.nan, norm.dtype).at[0].set(ratio(true_norm, norm).astype(norm.dtype))
+        history = jnp.zeros((method.history,), norm.dtype).at[0].set(ratio(true_norm, norm).astype(norm.dtype))
     code = first(
         (~jnp.isfinite(true_norm), Result.nonfinite),
         (true_norm <= target, Result.converged),
@@ -186,7 +186,13 @@ def iterate(system: System, method: Any, begin: Callable[[Any, Any], Any], step:
     )
     state = _Outer(x, r, true_norm, jnp.full((), epsilon, dtype), zero, zero, code, zero, history)
     state = while_loop(lambda s: (s.code == RUNNING) | (s.code >= REPLAY), round_, state)
-    return Outcome(state.x, state.r, target, state.code, state.steps, state.history, state.rejected)
+    history = None if state.history is None else filled(state.history, state.steps)
+    return Outcome(state.x, state.r, target, state.code, state.steps, history, state.rejected)
+
+
+def filled(history: Array, steps: Array) -> Array:
+    """Residuals after 0 to `steps` steps, the last of them repeated to the end."""
+    return jnp.where(jnp.arange(history.size) > steps, history[jnp.minimum(steps, history.size - 1)], history)
 
 
 def first(*cases: tuple[Any, Any]) -> Array:

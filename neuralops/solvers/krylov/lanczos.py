@@ -96,8 +96,8 @@ def ritz_pairs(
     **Arguments:** as of `lanczos`.
 
     **Returns:** the values, ascending, `(num_steps,)`, and the orthonormal vectors as fields, `(num_steps, *grid)`.
-    When the process ends early only as many pairs as there were steps are there; the values after them are NaN, the
-    vectors zero.
+    When the process ends early only as many pairs as there were steps are there; the values after them are infinite,
+    the vectors zero.
 
     **Raises:** `ValueError` as `lanczos`.
     """
@@ -153,7 +153,7 @@ def _ritz(basis: LanczosBasis) -> tuple[Array, Array]:
     bound = jnp.max(jnp.sum(jnp.abs(T), axis=1))
     above = jnp.where(found, 0, jnp.where(bound > 0, 2 * bound, 1))
     values, y = jnp.linalg.eigh(T + jnp.diag(above))
-    return jnp.where(found, values, jnp.nan), jnp.tensordot(y.T, basis.vectors, 1, precision="highest")
+    return jnp.where(found, values, jnp.inf), jnp.tensordot(y.T, basis.vectors, 1, precision="highest")
 
 
 def _check(A: Any, start: Any, num_steps: Any, null_space: Any) -> tuple[Any, Array, int, Dot]:

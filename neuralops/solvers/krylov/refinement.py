@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from neuralops.operator import as_operator
 from neuralops.solvers.algebra.vectors import add, apply, ratio, select, sub, while_loop
-from neuralops.solvers.krylov.iteration import RUNNING, beginning, check_stopping, first, stopping
+from neuralops.solvers.krylov.iteration import RUNNING, beginning, check_stopping, filled, first, stopping
 from neuralops.solvers.solution import AbstractMethod, Outcome, Result, System
 
 __all__ = ["Refinement"]
@@ -110,8 +110,9 @@ class Refinement(AbstractMethod):
 
         x, r = beginning(system)
         size, zero = dot.norm(r), jnp.zeros((), jnp.int32)
-        history = jnp.full((self.history,), jnp.nan, dtype).at[0].set(ratio(size, norm)) if self.history else None
+        history = jnp.zeros((self.history,), dtype).at[0].set(ratio(size, norm)) if self.history else None
         state = _State(x, r, size, (x, r, size), zero, zero, judge(size, zero, zero, size), history)
         state = while_loop(lambda s: s.code == RUNNING, advance, state)
         x, r, _ = state.best
-        return Outcome(x, r, target, state.code, state.steps, state.history)
+        history = None if state.history is None else filled(state.history, state.steps)
+        return Outcome(x, r, target, state.code, state.steps, history)
