@@ -25,8 +25,11 @@ BOX = Grid((6, 7), boundary=("dirichlet", "periodic"), centering="cell")
 COEFFICIENT = 1 + np.random.default_rng(0).uniform(size=BOX.shape)
 VARIED = no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))
 
+SCALE = Normalizer((1.0,), (2.0,), 1)
+
 # Per class: makers of the operators to try, each with the shape of a field it takes.
 EXAMPLES = {
+    "At": [(lambda: no.at(Normalized(Linear(1, 1, key=key), SCALE, None), mask=np.arange(5) < 3), (1, 5))],
     "Chebyshev": [(lambda: Chebyshev(VARIED, 3, bounds=(0.1, 2.0)), (1, 6, 7))],
     "ChannelMLP": [(lambda: ChannelMLP(2, 3, 4, key=key), (2, 5, 6))],
     "Diffusion": [
@@ -163,7 +166,7 @@ def close(a, b, tolerance=2e-5):
 
 
 def test_every_public_operator_is_tried():
-    assert set(public_operators()) == set(EXAMPLES)
+    assert {*public_operators(), "At"} == set(EXAMPLES)  # made by a function, no.at
 
 
 @every_operator
