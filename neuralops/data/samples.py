@@ -201,7 +201,7 @@ def as_samples(data: Any, name: str = "samples") -> Samples:
     if isinstance(data, Mapping):
         for first, second in NAMES:
             if first in data:
-                known = {key: data[key] for key in FIELDS if key in data and key not in (first, second)}
+                known = {key: data[key] for key in (*FIELDS, "extras") if key in data and key not in (first, second)}
                 return Samples(data[first], data.get(second), **known)
         raise ValueError(
             f"{name}: expected a mapping with 'inputs' and 'outputs' (or 'x' and 'y'), got {sorted(map(str, data))}; "

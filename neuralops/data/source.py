@@ -5,27 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from neuralops.data.layout import DIGEST, Header, as_json, little_endian, violations, write_file
-from neuralops.data.samples import Samples, check_finite, check_samples
+from neuralops.data.checking import blocks, spoiled, violations
+from neuralops.data.layout import Header, little_endian
+from neuralops.data.lazy import LazyArray
+from neuralops.data.samples import Samples
 from neuralops.grid import Grid
 
-_BLOCK = 64  # samples read at once where all of them are scanned
 _FAILURES = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError)
 
 
 class HDF5Source:
-    """A file written by `generate`, read lazily.
+    """A file written by `generate` or `write`, read lazily.
 
-    `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike;
+    `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike, and where the
+    file has them `"coords"`, `"query"`, `"mask"`, `"query_mask"` and a dictionary `"extras"`, as in `Samples`;
     `source[i:j]` the same with a sample axis in front; `source.load()` all of it as `Samples`. With `len` and
-    integer indexing alone it is a data source for Grain and a map-style data set for PyTorch's loader.
+    integer indexing alone it is a data source for Grain and a map-style data set for PyTorch's loader: plain
+    dictionaries are what both put together into batches.
+
+    The fields named in `source.shared` hold one array for all samples. It is read once, is the same object in
+    every item (do not write into it) and has no sample axis in `source[i:j]`; `fit` and `evaluate` keep it single. A
+    loader that stacks all fields makes one array per sample of it, which means the same.
+
+    Of a trajectory `"inputs"` are `(time, channels, *grid)`; `data.windows(source)` reads the frames it needs.
 
     The file is opened at the first read in each process, so a source can be pickled and survives a fork. Use
     it in a `with` block, or `close()` it; reading again opens it again.
@@ -38,6 +47,7 @@ class HDF5Source:
             raise ValueError(f"path: expected a path, got {type(path).__name__}; give the file's name.")
         self.path = Path(path).absolute()  # a worker process may run in another folder
         self._handle: tuple[int, h5py.File] | None = None
+        self._read_once: dict[str, np.ndarray] = {}
         if not self.path.is_file():
             raise FileNotFoundError(
                 f"path: expected a data file, got {str(path)!r}, which is not there; make it with generate(...)."
@@ -65,9 +75,19 @@ class HDF5Source:
             )
 
     @property
-    def grid(self) -> Grid:
-        """The grid of all fields."""
+    def grid(self) -> Grid | None:
+        """The grid of all fields; `None` when they lie on points without one."""
         return self.header.grid
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The fields of `Samples` that are one array for all samples."""
+        return self.header.contents.shared
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """The times of the frames of trajectories, `(time,)`; `None` when fields are given at one time."""
+        return self._file["dimensions/time"][:] if self.header.contents.steps else None
 
     @property
     def problem(self) -> str:
@@ -109,31 +129,88 @@ class HDF5Source:
             rows = chosen if chosen.step > 0 else chosen[::-1]  # HDF5 reads forwards only
             where: int | slice = slice(rows.start, rows.stop, step) if len(rows) else slice(0, 0)
             sample = self._read(where)
-            return sample if chosen.step > 0 else {name: x[::-1] for name, x in sample.items()}
+            return sample if chosen.step > 0 else self._reversed(sample)
         if isinstance(index, bool) or not isinstance(index, int | np.integer):
             raise ValueError(f"index: expected an integer or a slice, got {index!r}; take source.load() for the rest.")
         if not -len(self) <= index < len(self):
             raise IndexError(f"index: expected one of {len(self)} samples, got {index}.")
         return self._read(int(index) % len(self))
 
-    def _read(self, index: int | slice) -> dict[str, np.ndarray]:
-        fields, axis = self._file["t0_fields"], int(isinstance(index, slice))
+    def _read(self, index: int | slice) -> dict[str, Any]:
+        sample: dict[str, Any] = {name: x[index] for name, x in self._fields().items()}
+        extras = {}
+        for array in self.header.contents.arrays:
+            if array.extra:
+                extras[array.name] = self._file[array.path][index]
+            elif array.shared:
+                sample[array.name] = self._single(array.path)
+            else:
+                sample[array.name] = self._file[array.path][index]
+        return {**sample, "extras": extras} if extras else sample
+
+    def _fields(self) -> dict[str, LazyArray]:
+        names = {"inputs": self.input_fields, "outputs": self.output_fields}
+        axis = 2 if self.header.contents.steps else 1
         return {
-            "inputs": np.stack([fields[name][index] for name in self.input_fields], axis),
-            "outputs": np.stack([fields[name][index] for name in self.output_fields], axis),
+            name: LazyArray(self, tuple(f"{self.header.place(field)[0]}/{field}" for field in fields), axis)
+            for name, fields in names.items()
+            if fields
         }
+
+    def _single(self, path: str) -> np.ndarray:
+        """An array that all samples share, read once."""
+        if path not in self._read_once:
+            self._read_once[path] = self._file[path][...]
+        return self._read_once[path]
+
+    def _reversed(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: x if name in self.shared else self._reversed(x) if isinstance(x, Mapping) else x[::-1]
+            for name, x in sample.items()
+        }
+
+    def array(self, path: str) -> h5py.Dataset:
+        """An array of the file under its path, such as `"t0_fields/u"`, for tools that read HDF5 themselves.
+
+        It belongs to this process and is closed with the source.
+        """
+        return self._file[path]
+
+    def lazy(self) -> Samples:
+        """All samples as `Samples` whose arrays stay in the file until they are indexed.
+
+        Each has `shape`, `dtype` and indexing along its first two axes, `x[which, start:stop]`, which reads what it is
+        asked for and returns NumPy arrays. What all samples share is in memory.
+        """
+        arrays = self.header.contents.arrays
+        points = {
+            array.name: self._single(array.path) if array.shared else LazyArray(self, (array.path,))
+            for array in arrays
+            if not array.extra
+        }
+        extras = {array.name: LazyArray(self, (array.path,)) for array in arrays if array.extra}
+        return Samples(**self._fields(), **points, residual_norm=self.residual_norm, extras=extras, shared=self.shared)
 
     def load(self) -> Samples:
         """All samples in memory."""
-        whole = self[:]
-        return Samples(whole["inputs"], whole["outputs"], self.residual_norm)
+        return Samples(**self[:], residual_norm=self.residual_norm, shared=self.shared)
 
     def sha256(self) -> str:
-        """A digest of the numbers: inputs, then outputs, `(samples, channels, *grid)` in C order, little endian."""
+        """A digest of the numbers: inputs, then outputs, `(samples, channels, *grid)` in C order, little endian.
+
+        Then, where there are such, each under its path in the file, the times and the arrays of `neuralops_points`
+        and `neuralops_extras`.
+        """
         digest = hashlib.sha256()
-        for name in ("inputs", "outputs"):
-            for start in range(0, len(self), _BLOCK):
-                digest.update(little_endian(self[start : start + _BLOCK][name]))
+        for x in self._fields().values():
+            for where in blocks(self._file[x.paths[0]]):
+                digest.update(little_endian(x[where]))
+        times = ["dimensions/time"] if self.header.contents.steps else []
+        for path in times + [array.path for array in self.header.contents.arrays]:
+            digest.update(path.encode())
+            whole = path in times or any(a.path == path and a.shared for a in self.header.contents.arrays)
+            for where in [...] if whole else blocks(self._file[path]):
+                digest.update(little_endian(self._file[path][where]))
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -149,74 +226,23 @@ class HDF5Source:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}
+        return {**self.__dict__, "_handle": None, "_read_once": {}}
 
     def __repr__(self) -> str:
-        return f"HDF5Source({str(self.path)!r}, {self.problem}, {len(self)} samples on {self.grid.shape})"
+        shape = self.header.place(self.input_fields[0])[1]
+        return f"HDF5Source({str(self.path)!r}, {self.problem}, {len(self)} samples on {shape})"
 
 
 def open(path: str | os.PathLike[str]) -> HDF5Source:
-    """Opens a file written by `generate`; reads its header only.
+    """Opens a file written by `generate` or `write`; reads its header only.
 
     **Raises:** `FileNotFoundError`; `ValueError` saying what is wrong with the file and what to do.
     """
     return HDF5Source(path)
 
 
-def write(
-    path: str | os.PathLike[str],
-    samples: Samples | tuple[Any, Any],
-    *,
-    grid: Grid,
-    name: str,
-    input_fields: Sequence[str],
-    output_fields: Sequence[str],
-    parameters: Mapping[str, Any] | None = None,
-    compression: int | None = None,
-) -> HDF5Source:
-    """Writes arrays of your own in the layout of `generate`, so that every tool can read them.
-
-    **Arguments:**
-
-    - `samples`: `Samples` or a pair `(inputs, outputs)` of arrays `(samples, channels, *grid)`.
-    - `grid`: the grid of all fields: extent, boundary and centring as they were when the data were made.
-    - `name`: what the data set is called.
-    - `input_fields`, `output_fields`: one distinct name per channel.
-    - `parameters`: numbers and words that describe how the data came about.
-    - `compression`: gzip level 0 to 9, `None` for none.
-
-    **Returns:** the opened file. It appears under its name only when it is whole.
-
-    **Raises:** `ValueError` when shapes, names and grid do not fit, on NaN, or when `path` exists.
-    """
-    samples = check_samples(samples)
-    for field, x, names in (("inputs", samples.inputs, input_fields), ("outputs", samples.outputs, output_fields)):
-        if isinstance(names, str) or x.shape[1:] != (len(names), *grid.shape):
-            raise ValueError(
-                f"samples.{field}: expected shape (samples, {len(names)}, {', '.join(map(str, grid.shape))}) for the "
-                f"fields {names!r} on this grid, got {tuple(x.shape)}; name each channel and give the arrays' grid."
-            )
-    if Path(path).exists():
-        raise ValueError(f"path: expected a new file, but {str(path)!r} is there; give another path or move the file.")
-    inputs, outputs = np.asarray(samples.inputs), np.asarray(samples.outputs)
-    header = Header(
-        problem=name,
-        parameters=as_json(parameters or {}),
-        grid=grid,
-        input_fields=tuple(input_fields),
-        output_fields=tuple(output_fields),
-        num_samples=len(inputs),
-        store_dtype=str(np.promote_types(np.result_type(inputs, outputs), np.float32)),
-    )
-    residual = None if samples.residual_norm is None else np.asarray(samples.residual_norm, np.float64)
-    block = Samples(inputs, outputs, residual)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_file(Path(path), header, [block], len(inputs), compression=compression)
-    return HDF5Source(path)
-
-
 def validate(path: str | os.PathLike[str]) -> None:
-    """Checks a whole file: header, sizes, coordinates, digests, and that every number in it is finite.
+    """Checks a whole file: header, sizes, coordinates, digests, and that every number that counts is finite.
 
     **Raises:** `FileNotFoundError`; `ValueError` listing all that breaks the layout.
     """
@@ -225,7 +251,7 @@ def validate(path: str | os.PathLike[str]) -> None:
         if len(source) != source.header.num_samples:
             found.append(f"it holds {len(source)} samples, its header promises {source.header.num_samples}")
         try:
-            found += _scan(source)
+            found += spoiled(source._file, source.header)
         except _FAILURES as error:
             found.append(f"its data cannot be read ({error})")
         if found:
@@ -233,22 +259,3 @@ def validate(path: str | os.PathLike[str]) -> None:
                 f"path: {str(path)!r} breaks the layout of neuralops.data: {'; '.join(found)}; "
                 "delete it and generate it again."
             )
-
-
-def _scan(source: HDF5Source) -> list[str]:
-    found = []
-    for name in source.input_fields + source.output_fields:
-        data, digest = source._file["t0_fields"][name], hashlib.sha256()
-        for start in range(0, len(source), _BLOCK):
-            x = data[start : start + _BLOCK]
-            digest.update(little_endian(x))
-            try:
-                check_finite(x, f"t0_fields/{name}", start)
-            except ValueError as error:
-                found.append(str(error).split(";")[0])
-        if data.attrs.get(DIGEST) != digest.hexdigest():
-            found.append(f"t0_fields/{name} does not have the digest it was written with")
-    residual = source.residual_norm
-    if residual is not None and not (np.isfinite(residual) & (residual >= 0)).all():
-        found.append("scalars/residual_norm holds numbers that are no residuals")
-    return found

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from neuralops.arguments import count
 from neuralops.data.samples import Samples
+from neuralops.data.source import HDF5Source
 
 
 class Windows:
@@ -33,7 +35,7 @@ class Windows:
             raise ValueError(f"index: expected at least one window, got {index!r}; choose among {len(self)}.")
         items = [self._window(int(i)) for i in chosen]
         stacked = {name: np.stack([getattr(item, name) for item in items]) for name in ("inputs", "outputs")}
-        return self.trajectories[chosen // self.per_trajectory].replace(**stacked, shared=self.trajectories.shared)
+        return self._rest[chosen // self.per_trajectory].replace(**stacked, shared=self.trajectories.shared)
 
     def _window(self, index: int) -> Samples:
         which, start = divmod(index, self.per_trajectory)
@@ -41,8 +43,12 @@ class Windows:
         frames = np.asarray(self.trajectories.inputs[which, start : start + self.history + self.horizon])
         stacked = frames.reshape(-1, *frames.shape[2:])  # time-major: all channels of a frame, then the next frame
         cut = self.history * frames.shape[1]
-        rest = self.trajectories.replace(inputs=np.arange(len(self.trajectories)), shared=self.trajectories.shared)
-        return rest[which].replace(inputs=stacked[:cut], outputs=stacked[cut:], shared=self.trajectories.shared)
+        return self._rest[which].replace(inputs=stacked[:cut], outputs=stacked[cut:], shared=self.trajectories.shared)
+
+    @property
+    def _rest(self) -> Samples:
+        """What there is beside the frames, which need not be read for it."""
+        return self.trajectories.replace(inputs=np.arange(len(self.trajectories)), shared=self.trajectories.shared)
 
     def load(self) -> Samples:
         """All windows in memory."""
@@ -63,7 +69,8 @@ def windows(trajectories: Any, *, history: int = 1, horizon: int = 1, stride: in
     **Arguments:**
 
     - `trajectories`: `(samples, time, channels, *grid)`, an array or whatever is indexed like one (an HDF5 data set);
-      or `Samples` that hold such inputs, with points, masks and extras of each trajectory or shared by all.
+      or `Samples` that hold such inputs, with points, masks and extras of each trajectory or shared by all; or what
+      `data.open` returns, of which only the frames of a window are read.
     - `history`: frames in the input, stacked in its channels: `(history * channels, *grid)`, the oldest first.
     - `horizon`: frames in the output, stacked alike. `losses.rollout(horizon, loss)` and `metrics.per_step` take
       them apart again.
@@ -75,6 +82,8 @@ def windows(trajectories: Any, *, history: int = 1, horizon: int = 1, stride: in
     """
     sizes = {"history": history, "horizon": horizon, "stride": stride}
     history, horizon, stride = (count(value, name) for name, value in sizes.items())
+    if isinstance(trajectories, HDF5Source):
+        trajectories = trajectories.lazy()
     samples = trajectories if isinstance(trajectories, Samples) else Samples(trajectories)
     shape = tuple(getattr(samples.inputs, "shape", ()))
     if len(shape) < 4 or not jnp.issubdtype(samples.inputs.dtype, jnp.floating):
@@ -89,4 +98,6 @@ def windows(trajectories: Any, *, history: int = 1, horizon: int = 1, stride: in
             f"trajectories: expected at least {history + horizon} frames for history={history} and horizon={horizon}, "
             f"got {shape[0]} trajectories of {shape[1]}; take shorter windows."
         )
+    frame = jax.ShapeDtypeStruct((shape[0], *shape[2:]), samples.inputs.dtype)
+    samples = samples.replace(shared=samples.replace(inputs=frame).shared)  # told by the ranks beside one frame
     return Windows(samples, history, horizon, stride)
