@@ -96,7 +96,7 @@ def spoiled(file: h5py.File, header: Header) -> list[str]:
     found = []
     contents = header.contents
     masks = {name: file[stored.path] for name in ("mask", "query_mask") if (stored := contents.get(name)) is not None}
-    shared = {name: data[None] for name, data in masks.items() if name in contents.shared}
+    shared = {name: data[...][None] for name, data in masks.items() if name in contents.shared}
 
     def mask(name: str | None, where: slice) -> Any:
         return None if name not in masks else shared[name] if name in shared else masks[name][where]
@@ -104,7 +104,12 @@ def spoiled(file: h5py.File, header: Header) -> list[str]:
     apart = contents.points_out is not None or "query_mask" in masks
     for name in header.input_fields + header.output_fields:
         beside = "query_mask" if name in header.output_fields and apart else "mask"
-        found += _spoiled(file, f"{header.place(name)[0]}/{name}", lambda where, beside=beside: mask(beside, where))
+        found += _spoiled(
+            file,
+            f"{header.place(name)[0]}/{name}",
+            lambda where, beside=beside: mask(beside, where),
+            channels=bool(contents.steps),  # time stands where channels do
+        )
     for array in contents.arrays:
         points = {"coords": "mask", "query": "query_mask"}.get(array.name)
         if array.extra or points is None:
@@ -122,16 +127,17 @@ def spoiled(file: h5py.File, header: Header) -> list[str]:
     return found
 
 
-def _spoiled(file: h5py.File, path: str, mask: Any, shared: bool = False) -> list[str]:
+def _spoiled(file: h5py.File, path: str, mask: Any, shared: bool = False, channels: bool = True) -> list[str]:
     """One array against its digest; where there is a `mask`, its numbers must be finite where that counts."""
     found, data, digest = [], file[path], hashlib.sha256()
     for where in [...] if shared else blocks(data):
         x = data[where]
         digest.update(little_endian(x))
         if mask is not None:
-            first = slice(0, 1) if shared else where
+            first = where if isinstance(where, slice) else slice(0, 1)
             try:
-                check_finite(x[None] if shared else x, path, first.start, mask=mask(first))
+                x = x[None] if shared else x
+                check_finite(x if channels else x[:, None], path, first.start, mask=mask(first))
             except ValueError as error:
                 found.append(str(error).split(";")[0])
     if data.attrs.get(DIGEST) != digest.hexdigest():

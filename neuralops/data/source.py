@@ -122,7 +122,7 @@ class HDF5Source:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int | slice) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int | slice) -> dict[str, Any]:
         if isinstance(index, slice):
             chosen = range(*index.indices(len(self)))
             step = abs(chosen.step)
@@ -203,8 +203,8 @@ class HDF5Source:
         """
         digest = hashlib.sha256()
         for x in self._fields().values():
-            for where in blocks(self._file[x.paths[0]]):
-                digest.update(little_endian(x[where]))
+            for rows in blocks(self._file[x.paths[0]]):
+                digest.update(little_endian(x[rows]))
         times = ["dimensions/time"] if self.header.contents.steps else []
         for path in times + [array.path for array in self.header.contents.arrays]:
             digest.update(path.encode())

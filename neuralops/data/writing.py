@@ -56,7 +56,7 @@ def write(
     samples, contents, times = describe(samples, grid, times)
     for field, x, names in (("inputs", samples.inputs, input_fields), ("outputs", samples.outputs, output_fields)):
         lead = ("samples", "time") if contents.steps else ("samples",)
-        points = contents.points_out if field == "outputs" and contents.points_out else contents.points
+        points = contents.points_out if field == "outputs" and contents.points_out is not None else contents.points
         if points is None:
             assert grid is not None
             points = grid.shape

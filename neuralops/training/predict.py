@@ -15,10 +15,13 @@ from neuralops.operator import keywords_of
 def predict_one(op: Any, sample: Samples, *, key: Any = None) -> Any:
     """The output for one unbatched sample; the operator gets those of its points and masks that it names.
 
-    Masked points of the input are zero, whatever they held.
+    Masked points of the input are zero, whatever they held, and so are their coordinates.
     """
     named = keywords_of(op)
     given = {name: x for name in ("coords", "query", "mask") if (x := getattr(sample, name)) is not None}
+    for name, mask in (("coords", sample.mask), ("query", sample.query_mask)):
+        if name in given and mask is not None:
+            given[name] = jnp.where(mask, given[name], 0)
     keywords = {name: x for name, x in given.items() if name in named}
     if key is not None and "key" in named:
         keywords["key"] = key
