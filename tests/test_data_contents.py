@@ -303,18 +303,34 @@ def train(source, channels, channels_out, ndim):
     return np.asarray(history.loss), np.asarray(error), jax.tree.leaves(op)
 
 
-def test_files_train_as_memory_does(tmp_path):
-    cloud = data.write(tmp_path / "c.h5", clouds(), **CLOUD)
-    for disk, memory, sizes in (
-        (cloud, clouds(), (2, 1, 2)),
-        (data.windows(data.write(tmp_path / "t.h5", frames(), **FRAMES), history=2), None, (4, 2, 1)),
-    ):
-        memory = data.windows(frames(), history=2).load() if memory is None else memory
-        from_disk, from_memory = train(disk, *sizes), train(memory, *sizes)
-        assert np.isfinite(from_disk[0]).all()
-        assert from_disk[0][-1] < from_disk[0][0]
-        for x, y in zip(jax.tree.leaves(from_disk), jax.tree.leaves(from_memory), strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-6)
+@pytest.mark.parametrize("kind", ["clouds", "windows"])
+def test_files_train_as_memory_does(tmp_path, kind):
+    if kind == "clouds":
+        disk, memory, sizes = data.write(tmp_path / "c.h5", clouds(), **CLOUD), clouds(), (2, 1, 2)
+    else:
+        disk = data.windows(data.write(tmp_path / "t.h5", frames(), **FRAMES), history=2)
+        memory, sizes = data.windows(frames(), history=2).load(), (4, 2, 1)
+    from_disk, from_memory = train(disk, *sizes), train(memory, *sizes)
+    assert np.isfinite(from_disk[0]).all()
+    assert from_disk[0][-1] < from_disk[0][0]
+    for x, y in zip(jax.tree.leaves(from_disk), jax.tree.leaves(from_memory), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+def test_what_samples_share_reaches_training_once(tmp_path):
+    """From a file with one query for all samples, a batch has one too; a loader of dictionaries stacks it."""
+    source, seen = data.write(tmp_path / "q.h5", queried(), **QUERY), []
+
+    def objective(op, batch, *, key):
+        seen.append((batch.query.shape, batch.query_mask.shape, batch.mask.shape, batch.shared))
+        return jnp.mean(op * batch.inputs**2)
+
+    no.fit(jnp.ones(()), source, objective=objective, optimizer=optax.sgd(0.1), num_epochs=1, batch_size=5,
+           key=jax.random.key(0), progress=False)  # fmt: skip
+    assert set(seen) == {((2, 4), (4,), (5, 6, 8), ("query", "query_mask"))}
+    stacked = jax.tree.map(lambda *x: np.stack(x), *(source[i] for i in range(5)))
+    assert data.Samples(**stacked).shared == ()
+    assert np.array_equal(stacked["query"][3], queried().query)
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
@@ -335,7 +351,16 @@ def test_files_train_as_memory_does(tmp_path):
             "header is damaged",
         ),
         (
-            lambda f: (f.__delitem__("neuralops_points/mask"), f.__setitem__("neuralops_points/mask", np.ones(4, bool))),
+            lambda f: f.attrs.__setitem__(
+                "neuralops_contents", f.attrs["neuralops_contents"].replace('"points": [7]', '"points": [8]')
+            ),
+            r"coords has shape \(2, 7\) in a sample, which does not fit fields on \(8,\)",
+        ),
+        (
+            lambda f: (
+                f.__delitem__("neuralops_points/mask"),
+                f.__setitem__("neuralops_points/mask", np.ones(4, bool)),
+            ),
             r"mask has shape \(4,\), expected \(4, 7\)",
         ),
     ],
@@ -383,6 +408,7 @@ def test_write_refuses(tmp_path):
         (u, {**FRAMES, "grid": Grid((5,))}, "on this grid"),
         (data.Samples(u.inputs, u.inputs[:, :4]), {**FRAMES, "output_fields": ["a", "b"]}, "of 9 frames"),
         (data.Samples(u.inputs[:, 0]), FRAMES, "leave times out"),
+        (u, {**FRAMES, "times": None, "grid": None}, "times: expected the times of trajectories on points"),
     ]
     for samples, options, message in cases:
         with pytest.raises(ValueError, match=message):

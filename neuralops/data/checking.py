@@ -66,6 +66,7 @@ def violations(file: h5py.File, header: Header) -> list[str]:
         found += _array_violations(file, where, name, (int(count), *shape), header.store_dtype)
     for array in contents.arrays:
         found += _array_violations(file, array.group, array.name, array.whole_shape(int(count)), array.dtype)
+    found += contents.misfits(grid, bool(header.output_fields))
     if "residual_norm" in file["scalars"]:
         found += _array_violations(file, "scalars", "residual_norm", (int(count),), "float64")
     return found

@@ -47,7 +47,11 @@ class Stored:
         elif self.name not in POINTS:
             raise ValueError(f"name: expected one of {POINTS}, got {self.name!r}; use these names.")
         truth = self.dtype == "bool"
-        if np.dtype(self.dtype).kind not in _KINDS or (not self.extra and truth != self.name.endswith("mask")):
+        if (
+            not isinstance(self.dtype, str)
+            or np.dtype(self.dtype).kind not in _KINDS
+            or (not self.extra and truth != self.name.endswith("mask"))
+        ):
             raise ValueError(f"{self.name}: expected numbers, or truth values for masks, got dtype {self.dtype}.")
 
     @property
@@ -113,6 +117,18 @@ class Contents:
         """The entry of a field of `Samples`."""
         return next((array for array in self.arrays if array.name == name and not array.extra), None)
 
+    def misfits(self, grid: Grid | None, labels: bool) -> list[str]:
+        """Points and masks whose shapes are not those of the fields beside them, in words."""
+        found = []
+        for array in self.arrays:
+            output = array.name.startswith("query")
+            if array.extra or (output and not labels):
+                continue
+            shape, points = array.shape, self.place(output, grid)[1][bool(self.steps) :]
+            if shape[not array.name.endswith("mask") :] != points:
+                found.append(f"{array.path} has shape {shape} in a sample, which does not fit fields on {points}")
+        return found
+
     def place(self, output: bool, grid: Grid | None) -> tuple[str, tuple[int, ...]]:
         """The group of the fields and the shape of one of them in one sample."""
         points = self.points_out if output and self.points_out is not None else self.points
@@ -148,6 +164,12 @@ def describe(samples: Any, grid: Grid | None, times: Any) -> tuple[Samples, Cont
     rank = np.ndim(samples.inputs)
     if times is None and (grid is None or rank != grid.ndim + 3):
         steps = 0
+        coords, inputs = np.shape(samples.coords), np.shape(samples.inputs)
+        if grid is None and rank > 3 and inputs[2:] != coords[1:] and inputs[3:] in (coords[1:], coords[2:]):
+            raise ValueError(
+                f"times: expected the times of trajectories on points, got none beside inputs {inputs} at coords "
+                f"{coords}; give times=np.arange({inputs[1]}.0)."
+            )
     else:
         times = _check_times(samples, rank, times)
         steps = len(times)

@@ -304,7 +304,11 @@ def write_file(
                     put(fields[name], slice(start, stop), field.astype(header.store_dtype))
             for array, data in stored.items():
                 if start == 0 or not array.shared:
-                    put(data, ... if array.shared else slice(start, stop), np.asarray(array.of(block)).astype(array.dtype))
+                    put(
+                        data,
+                        ... if array.shared else slice(start, stop),
+                        np.asarray(array.of(block)).astype(array.dtype),
+                    )
             if block.residual_norm is not None:
                 scalars["residual_norm"][start:stop] = block.residual_norm
             start = stop
