@@ -52,7 +52,10 @@ class Stored:
             or np.dtype(self.dtype).kind not in _KINDS
             or (not self.extra and truth != self.name.endswith("mask"))
         ):
-            raise ValueError(f"{self.name}: expected numbers, or truth values for masks, got dtype {self.dtype}.")
+            raise ValueError(
+                f"{self.name}: expected truth values for masks, numbers for points and either for extras, got dtype "
+                f"{self.dtype}; convert it with astype."
+            )
 
     @property
     def group(self) -> str:

@@ -304,11 +304,8 @@ def write_file(
                     put(fields[name], slice(start, stop), field.astype(header.store_dtype))
             for array, data in stored.items():
                 if start == 0 or not array.shared:
-                    put(
-                        data,
-                        ... if array.shared else slice(start, stop),
-                        np.asarray(array.of(block)).astype(array.dtype),
-                    )
+                    x = np.asarray(array.of(block)).astype(array.dtype)
+                    put(data, ... if array.shared else slice(start, stop), x)
             if block.residual_norm is not None:
                 scalars["residual_norm"][start:stop] = block.residual_norm
             start = stop
