@@ -326,8 +326,9 @@ def test_what_samples_share_reaches_training_once(tmp_path):
         seen.append((batch.query.shape, batch.query_mask.shape, batch.mask.shape, batch.shared))
         return jnp.mean(op(batch.inputs) ** 2)
 
-    no.fit(jax.tree_util.Partial(jnp.multiply, jnp.ones(())), source, objective=objective, optimizer=optax.sgd(0.1), num_epochs=1, batch_size=5,
-           key=jax.random.key(0), progress=False)  # fmt: skip
+    op = jax.tree_util.Partial(jnp.multiply, jnp.ones(()))
+    no.fit(op, source, objective=objective, optimizer=optax.sgd(0.1), num_epochs=1, batch_size=5, key=jax.random.key(0),
+           progress=False)  # fmt: skip
     assert set(seen) == {((2, 4), (4,), (5, 6, 8), ("query", "query_mask"))}
     stacked = jax.tree.map(lambda *x: np.stack(x), *(source[i] for i in range(5)))
     assert data.Samples(**stacked).shared == ()
