@@ -34,7 +34,7 @@ from neuralops.operator import AbstractOperator, config_of, named_leaves, with_l
 FORMAT = 1
 MAX_HEADER = 16 * 2**20  # bytes; a header of a million arrays is no operator
 MAX_INTEGER = 10**6  # constructor arguments above this, and above the size of the file, are refused
-ROOMS = ("grid", "data", "models", "nn", "pde", "solvers")  # where a class may come from
+ROOMS = ("grid", "data", "models", "nn", "pde", "solvers", "wrappers")  # where a class may come from
 
 _DTYPES: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "I64": np.int64, "I32": np.int32,

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import check_native, check_plain
@@ -117,8 +118,9 @@ class AbstractOperator(eqx.Module):
 def as_operator(function: Any) -> Any:
     """Wraps a callable once, so that it can travel through JAX transformations and be trained.
 
-    A plain function becomes a `jax.tree_util.Partial`. A module with leaves that are no real floating arrays (the
-    activation functions of an `eqx.nn.MLP`) becomes `Partitioned`: its floating arrays train, the rest is fixed.
+    A plain function becomes a `jax.tree_util.Partial`. An Equinox module with leaves that are no floating arrays
+    of JAX (the activation functions of an `eqx.nn.MLP`, counts, NumPy arrays, which are constants in Equinox), or a
+    `Partial` over one, becomes `Partitioned`: its floating arrays train, the rest is fixed.
     A pytree of floating arrays (an operator, an NNX module, a `Partial`) is returned as it is.
 
     **Raises:** `ValueError` when `function` cannot be called.
@@ -130,25 +132,38 @@ def as_operator(function: Any) -> Any:
         )
     if jax.tree_util.all_leaves([function]):  # opaque to JAX: a function, a lambda, a bound method
         return jax.tree_util.Partial(function)
-    if isinstance(function, eqx.Module) and not all(map(_is_array, jax.tree.leaves(function))):
-        return Partitioned(function)
-    return function
+    leaves = jax.tree.leaves(function)
+    if isinstance(function, functools.partial) and any(not hasattr(leaf, "dtype") for leaf in leaves):
+        return Partitioned(jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, function))
+    foreign = isinstance(function, eqx.Module) and not isinstance(function, AbstractOperator)
+    return Partitioned(function) if foreign and not all(map(_is_parameter, leaves)) else function
 
 
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+def _is_parameter(leaf: Any) -> bool:
+    """Shapes without values count too: skeletons of operators are made of them."""
+    array = isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    return array and (jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.complexfloating))
 
 
 def keywords_of(op: Any) -> frozenset[str]:
-    """The extra inputs that an operator names, among `coords`, `query`, `mask` and `key`."""
+    """The extra inputs that an operator names, among `coords`, `query`, `mask` and `key`.
+
+    The field itself is no extra input, whatever its name; nor is what a `functools.partial` has bound.
+    """
     if isinstance(op, AbstractOperator):
         return op.keywords
     try:
-        names = set(inspect.signature(op).parameters)
+        parameters = list(inspect.signature(op).parameters.values())
     except (TypeError, ValueError):  # a builtin
         return frozenset()
+    if parameters and parameters[0].kind in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        parameters = parameters[1:]
     bound = op.keywords if isinstance(op, functools.partial) else {}
-    return frozenset(KEYWORDS) & names - set(bound)
+    takes = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(KEYWORDS) & {p.name for p in parameters if p.kind in takes} - set(bound)
 
 
 class ByIdentity:
@@ -179,9 +194,8 @@ class ByIdentity:
 class Partitioned(AbstractOperator):
     """A module of another library as an operator: its floating arrays are the leaves, all else is structure.
 
-    `partitioned.module` is the module again, with the arrays as they are now.
-
-    **Raises:** `ValueError` when it has no floating array.
+    `partitioned.module` is the module again, with the arrays as they are now. When the module declares `project()`, so
+    does this.
     """
 
     arrays: Any
@@ -192,6 +206,11 @@ class Partitioned(AbstractOperator):
         self.arrays, rest = eqx.partition(module, eqx.is_inexact_array)
         leaves, self.structure = jax.tree.flatten(rest)
         self.rest = tuple(map(ByIdentity.of, leaves))
+
+    @property
+    def project(self) -> Any:
+        project = self.module.project  # missing here when it is missing there
+        return lambda: Partitioned(project())
 
     @property
     def module(self) -> Any:

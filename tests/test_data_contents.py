@@ -234,6 +234,7 @@ def in_child(windows, queue):
     queue.put(np.asarray(windows[4].outputs))
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # the child does not compute
 def test_windows_of_a_file_are_those_of_memory(tmp_path):
     memory = data.windows(frames(), history=2, horizon=3, stride=2)
     source = data.write(tmp_path / "t.h5", frames(), **FRAMES)

@@ -1,6 +1,7 @@
 """Files with points, masks, extras and trajectories that break their promises, and samples that fit no file."""
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_data_contents import CLOUD, FRAMES, clouds, frames
@@ -71,7 +72,8 @@ def test_write_refuses(tmp_path):
         (x, {**CLOUD, "output_fields": []}, "name each channel"),
         (x, {**CLOUD, "input_fields": ["p"]}, "on these points"),
         (x.replace(outputs=None), CLOUD, "samples.outputs: expected shape"),
-        (x.replace(extras={"when": np.array(["a"] * 4)}), CLOUD, "expected numbers or truth values"),
+        (x.replace(extras={"when": np.array(["a"] * 4)}), CLOUD, r"extras\['when'\]: expected real numbers"),
+        (x.replace(extras={"half": jnp.ones(4, "bfloat16")}), CLOUD, "got dtype bfloat16; convert it"),
         (x.replace(extras={"a/b": np.ones(4)}), CLOUD, "samples.extras: expected plain names"),
         (x.replace(extras={"few": np.ones(3)}), CLOUD, "expected as many inputs as outputs"),
         (u, {**FRAMES, "times": np.arange(8)}, "times: expected 9 increasing numbers"),

@@ -110,6 +110,7 @@ EXAMPLES = {
             (2, 6, 5, 4),
         ),
     ],
+    "Rollout": [(lambda: no.Rollout(Linear(2, 2, key=key), 3, recompute=True), (2, 5))],
     "Normalized": [(lambda: Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
     "Scaled": [(lambda: Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],
     "SoftGate": [(lambda: SoftGate(3), (3, 4, 4))],

@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 
 from neuralops.arguments import check_plain
-from neuralops.data.samples import Samples, as_samples, check_samples
+from neuralops.data.samples import POINTS, Samples, as_samples, check_samples
 from neuralops.grid import Grid
 
 FIELDS_GROUP, POINTS_GROUP, EXTRAS_GROUP = "neuralops_fields", "neuralops_points", "neuralops_extras"
-POINTS = ("coords", "query", "mask", "query_mask")
 _KINDS = "biufc"  # truth values, integers, real and complex numbers
 
 
@@ -197,7 +196,7 @@ def describe(samples: Any, grid: Grid | None, times: Any) -> tuple[Samples, Cont
         if x.dtype.kind not in _KINDS:
             raise ValueError(
                 f"samples.extras[{name!r}]: expected numbers or truth values, got dtype {x.dtype}; convert it with "
-                "astype, words to numbers."
+                "astype."
             )
         arrays.append(Stored(name, x.shape[1:], str(x.dtype), extra=True))
     inside = checked.inputs.shape[2:]
