@@ -16,8 +16,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import jax
 import numpy as np
 
 from neuralops.data.contents import Contents, check_name
+from neuralops.data.disk import Patient, atomic
 from neuralops.data.samples import Samples
 from neuralops.grid import Grid
 
@@ -135,7 +135,7 @@ class Header:
         if not isinstance(version, int | np.integer):
             raise ValueError(
                 "it is HDF5, but no file of neuralops.data.generate: the attribute 'neuralops_schema_version' is "
-                "missing; use read_mat or read_npz, or generate it"
+                "missing; use read_hdf5 or read_mat, or generate it"
             )
         if not 1 <= version <= SCHEMA_VERSION:
             raise ValueError(f"its schema is {version}, this library reads 1 to {SCHEMA_VERSION}; install a newer one")
@@ -193,25 +193,6 @@ def _scalars(header: Header) -> dict[str, int | float]:
     }
 
 
-@contextlib.contextmanager
-def atomic(path: Path, folder: Path) -> Iterator[Path]:
-    """A temporary name in `folder` that becomes `path`, complete and on disk, when the block ends well."""
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name itself is on disk only after this
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def write_file(
     path: Path,
     header: Header,
@@ -237,7 +218,8 @@ def write_file(
     # Versions of HDF5 that differ in their default format should still write the same bytes.
     with (
         atomic(path, folder or path.parent) as temporary,
-        h5py.File(temporary, "w", libver=("earliest", "v110")) as file,
+        Patient(temporary) as disk,
+        h5py.File(disk, "w", libver=("earliest", "v110")) as file,
     ):
         parameters = _scalars(header)
         file.attrs["dataset_name"] = header.problem.lower()
@@ -309,6 +291,7 @@ def write_file(
             if block.residual_norm is not None:
                 scalars["residual_norm"][start:stop] = block.residual_norm
             start = stop
+            disk.check()
         assert start == num_trajectories
         for data, digest in digests.items():
             data.attrs[DIGEST] = digest.hexdigest()

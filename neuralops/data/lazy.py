@@ -41,16 +41,26 @@ class LazyArray:
         rows, rest = index[0], index[1:]
         if rest and (self.axis is None or len(rest) >= self.axis or not all(isinstance(i, slice) for i in rest)):
             raise IndexError(f"index: expected samples and slices before the channels of {self}, got {index!r}.")
-        back: Any = ...
-        if isinstance(rows, int | np.integer) and not isinstance(rows, bool):
-            if not -len(self) <= rows < len(self):
-                raise IndexError(f"index: expected one of {len(self)} samples, got {rows}.")
-            rows = int(rows) % len(self)
-        elif not isinstance(rows, slice) or (rows.step or 1) < 0:
-            # HDF5 reads forwards, each row once.
-            rows, back = np.unique(np.arange(len(self))[rows], return_inverse=True)
-        parts = [np.asarray(self.source.array(path)[(rows, *rest)])[back] for path in self.paths]
-        return parts[0] if self.axis is None else np.stack(parts, self.axis - isinstance(rows, int))
+        runs, back = self._runs(rows)
+        channels = []
+        for path in self.paths:
+            parts = [np.asarray(self.source.array(path)[(run, *rest)]) for run in runs]
+            channels.append((parts[0] if len(parts) == 1 else np.concatenate(parts))[back])
+        return channels[0] if self.axis is None else np.stack(channels, self.axis - isinstance(runs[0], int))
+
+    def _runs(self, rows: Any) -> tuple[list[int | slice], Any]:
+        """What to read, and the rows in that: HDF5 reads forwards, each row once, and neighbours best together."""
+        if isinstance(rows, slice):
+            chosen = range(*rows.indices(len(self)))
+            forwards = chosen if chosen.step > 0 else chosen[::-1]
+            run = slice(forwards.start, forwards.stop, forwards.step) if len(chosen) else slice(0, 0)
+            return [run], slice(None, None, 1 if chosen.step > 0 else -1)
+        numbers = np.arange(len(self))[rows]
+        if numbers.ndim == 0:
+            return [int(numbers)], ...
+        read, back = np.unique(numbers, return_inverse=True)
+        runs = np.split(read, np.flatnonzero(np.diff(read) != 1) + 1)
+        return [slice(int(run[0]), int(run[-1]) + 1) if len(run) else slice(0, 0) for run in runs], back
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[:], dtype)

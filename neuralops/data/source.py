@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from neuralops.arguments import existing_file
 from neuralops.data.checking import blocks, spoiled, violations
 from neuralops.data.layout import Header, little_endian
 from neuralops.data.lazy import LazyArray
@@ -26,9 +25,9 @@ class HDF5Source:
 
     `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike, and where the
     file has them `"coords"`, `"query"`, `"mask"`, `"query_mask"` and a dictionary `"extras"`, as in `Samples`;
-    `source[i:j]` the same with a sample axis in front; `source.load()` all of it as `Samples`. With `len` and
-    integer indexing alone it is a data source for Grain and a map-style data set for PyTorch's loader: plain
-    dictionaries are what both put together into batches.
+    `source[i:j]`, `source[[3, 1, 1]]` and `source[mask]` the same with a sample axis in front, as an array gives
+    them; `source.load()` all of it as `Samples`. With `len` and integer indexing alone it is a data source for
+    Grain and a map-style data set for PyTorch's loader: plain dictionaries are what both put together into batches.
 
     The fields named in `source.shared` hold one array for all samples. It is read once, is the same object in
     every item (do not write into it) and has no sample axis in `source[i:j]`; `fit` and `evaluate` keep it single. A
@@ -43,15 +42,10 @@ class HDF5Source:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise ValueError(f"path: expected a path, got {type(path).__name__}; give the file's name.")
-        self.path = Path(path).absolute()  # a worker process may run in another folder
+        # A worker process may run in another folder.
+        self.path = existing_file(path, mend="make it with generate(...), or check the name").absolute()
         self._handle: tuple[int, h5py.File] | None = None
         self._read_once: dict[str, np.ndarray] = {}
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f"path: expected a data file, got {str(path)!r}, which is not there; make it with generate(...)."
-            )
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
@@ -122,31 +116,38 @@ class HDF5Source:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int | slice) -> dict[str, Any]:
-        if isinstance(index, slice):
-            chosen = range(*index.indices(len(self)))
-            step = abs(chosen.step)
-            rows = chosen if chosen.step > 0 else chosen[::-1]  # HDF5 reads forwards only
-            where: int | slice = slice(rows.start, rows.stop, step) if len(rows) else slice(0, 0)
-            sample = self._read(where)
-            return sample if chosen.step > 0 else self._reversed(sample)
-        if isinstance(index, bool) or not isinstance(index, int | np.integer):
-            raise ValueError(f"index: expected an integer or a slice, got {index!r}; take source.load() for the rest.")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index: expected one of {len(self)} samples, got {index}.")
-        return self._read(int(index) % len(self))
-
-    def _read(self, index: int | slice) -> dict[str, Any]:
-        sample: dict[str, Any] = {name: x[index] for name, x in self._fields().items()}
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        rows = index if isinstance(index, slice) else self._rows(index)
+        sample: dict[str, Any] = {name: x[rows] for name, x in self._fields().items()}
         extras = {}
         for array in self.header.contents.arrays:
             if array.extra:
-                extras[array.name] = self._file[array.path][index]
-            elif array.shared:
-                sample[array.name] = self._single(array.path)
+                extras[array.name] = LazyArray(self, (array.path,))[rows]
             else:
-                sample[array.name] = self._file[array.path][index]
+                sample[array.name] = self._single(array.path) if array.shared else LazyArray(self, (array.path,))[rows]
         return {**sample, "extras": extras} if extras else sample
+
+    def _rows(self, index: Any) -> np.ndarray:
+        """The numbers of the samples that an integer, integers or a mask name, from 0, a mask's in order."""
+        try:
+            rows = np.asarray(None if isinstance(index, tuple) else index)  # a tuple would index several axes
+        except ValueError:  # lists of several lengths
+            rows = np.asarray(None)
+        if rows.shape == (0,) and not hasattr(index, "dtype"):
+            rows = rows.astype(int)  # an empty list
+        mask = rows.dtype == bool and rows.ndim == 1
+        if rows.ndim > 1 or not (mask or np.issubdtype(rows.dtype, np.integer)):
+            raise ValueError(
+                f"index: expected an integer, a slice, a list of integers or a mask, got {index!r}; take source.load() "
+                "for the rest."
+            )
+        if mask and len(rows) != len(self):
+            raise IndexError(f"index: expected a mask of {len(self)} samples, got one of {len(rows)}.")
+        rows = np.flatnonzero(rows) if mask else rows.astype(np.int64)
+        outside = rows[(rows < -len(self)) | (rows >= len(self))]
+        if outside.size:
+            raise IndexError(f"index: expected one of {len(self)} samples, got {outside.ravel()[0]}.")
+        return np.where(rows < 0, rows + len(self), rows)
 
     def _fields(self) -> dict[str, LazyArray]:
         names = {"inputs": self.input_fields, "outputs": self.output_fields}
@@ -162,12 +163,6 @@ class HDF5Source:
         if path not in self._read_once:
             self._read_once[path] = self._file[path][...]
         return self._read_once[path]
-
-    def _reversed(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: x if name in self.shared else self._reversed(x) if isinstance(x, Mapping) else x[::-1]
-            for name, x in sample.items()
-        }
 
     def array(self, path: str) -> h5py.Dataset:
         """An array of the file under its path, such as `"t0_fields/u"`, for tools that read HDF5 themselves.

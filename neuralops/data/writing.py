@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from neuralops.arguments import file_to_write
 from neuralops.data.contents import describe
 from neuralops.data.layout import Header, as_json, write_file
 from neuralops.data.samples import Samples
@@ -51,8 +51,10 @@ def write(
     **Returns:** the opened file. It appears under its name only when it is whole.
 
     **Raises:** `ValueError` when shapes, names, times and grid do not fit, on NaN in points that count, on extras that
-    are no numbers, or when `path` exists.
+    are no numbers, or when `path` exists or is a folder; `OSError` when nothing can be written there or the disk is
+    full.
     """
+    target = file_to_write(path)
     samples, contents, times = describe(samples, grid, times)
     for field, x, names in (("inputs", samples.inputs, input_fields), ("outputs", samples.outputs, output_fields)):
         lead = ("samples", "time") if contents.steps else ("samples",)
@@ -69,7 +71,7 @@ def write(
                 f"{'on this grid' if grid is not None else 'on these points'}, got {None if x is None else x.shape}; "
                 "name each channel and give the arrays' grid."
             )
-    if Path(path).exists():
+    if target.exists():
         raise ValueError(f"path: expected a new file, but {str(path)!r} is there; give another path or move the file.")
     real = [x for x in (samples.inputs, samples.outputs) if x is not None]
     header = Header(
@@ -84,6 +86,5 @@ def write(
     )
     if samples.residual_norm is not None:
         samples = samples.replace(residual_norm=samples.residual_norm.astype(np.float64))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_file(Path(path), header, [samples], len(samples), compression=compression, times=times)
-    return HDF5Source(path)
+    write_file(target, header, [samples], len(samples), compression=compression, times=times)
+    return HDF5Source(target)
