@@ -14,7 +14,7 @@ from neuralops.arguments import existing_file
 from neuralops.data.checking import blocks, spoiled, violations
 from neuralops.data.layout import Header, little_endian
 from neuralops.data.lazy import LazyArray
-from neuralops.data.samples import Samples
+from neuralops.data.samples import FIELDS, Samples
 from neuralops.grid import Grid
 
 _FAILURES = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError)
@@ -45,7 +45,7 @@ class HDF5Source:
         # A worker process may run in another folder.
         self.path = existing_file(path, mend="make it with generate(...), or check the name").absolute()
         self._handle: tuple[int, h5py.File] | None = None
-        self._read_once: dict[str, np.ndarray] = {}
+        self._lazy: Samples | None = None
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
@@ -118,13 +118,13 @@ class HDF5Source:
 
     def __getitem__(self, index: Any) -> dict[str, Any]:
         rows = index if isinstance(index, slice) else self._rows(index)
-        sample: dict[str, Any] = {name: x[rows] for name, x in self._fields().items()}
-        extras = {}
-        for array in self.header.contents.arrays:
-            if array.extra:
-                extras[array.name] = LazyArray(self, (array.path,))[rows]
-            else:
-                sample[array.name] = self._single(array.path) if array.shared else LazyArray(self, (array.path,))[rows]
+        lazy = self.lazy()
+        sample = {
+            name: x if name in lazy.shared else x[rows]
+            for name in FIELDS
+            if (x := getattr(lazy, name)) is not None and name != "residual_norm"
+        }
+        extras = {name: x[rows] for name, x in lazy.extras.items()}
         return {**sample, "extras": extras} if extras else sample
 
     def _rows(self, index: Any) -> np.ndarray:
@@ -149,21 +149,6 @@ class HDF5Source:
             raise IndexError(f"index: expected one of {len(self)} samples, got {outside.ravel()[0]}.")
         return np.where(rows < 0, rows + len(self), rows)
 
-    def _fields(self) -> dict[str, LazyArray]:
-        names = {"inputs": self.input_fields, "outputs": self.output_fields}
-        axis = 2 if self.header.contents.steps else 1
-        return {
-            name: LazyArray(self, tuple(f"{self.header.place(field)[0]}/{field}" for field in fields), axis)
-            for name, fields in names.items()
-            if fields
-        }
-
-    def _single(self, path: str) -> np.ndarray:
-        """An array that all samples share, read once."""
-        if path not in self._read_once:
-            self._read_once[path] = self._file[path][...]
-        return self._read_once[path]
-
     def array(self, path: str) -> h5py.Dataset:
         """An array of the file under its path, such as `"t0_fields/u"`, for tools that read HDF5 themselves.
 
@@ -177,14 +162,20 @@ class HDF5Source:
         Each has `shape`, `dtype` and indexing along its first two axes, `x[which, start:stop]`, which reads what it is
         asked for and returns NumPy arrays. What all samples share is in memory.
         """
-        arrays = self.header.contents.arrays
-        points = {
-            array.name: self._single(array.path) if array.shared else LazyArray(self, (array.path,))
-            for array in arrays
-            if not array.extra
-        }
-        extras = {array.name: LazyArray(self, (array.path,)) for array in arrays if array.extra}
-        return Samples(**self._fields(), **points, residual_norm=self.residual_norm, extras=extras, shared=self.shared)
+        if self._lazy is None:
+            place, steps = self.header.place, self.header.contents.steps
+            arrays: dict[str, Any] = {}
+            for name, fields in (("inputs", self.input_fields), ("outputs", self.output_fields)):
+                if fields:
+                    paths = tuple(f"{place(field)[0]}/{field}" for field in fields)
+                    arrays[name] = LazyArray(self, paths, 2 if steps else 1)
+            extras: dict[str, Any] = {}
+            for array in self.header.contents.arrays:
+                x = self._file[array.path][...] if array.shared else LazyArray(self, (array.path,))
+                (extras if array.extra else arrays)[array.name] = x
+            residual = LazyArray(self, ("scalars/residual_norm",)) if "residual_norm" in self._file["scalars"] else None
+            self._lazy = Samples(**arrays, residual_norm=residual, extras=extras, shared=self.shared)
+        return self._lazy
 
     def load(self) -> Samples:
         """All samples in memory."""
@@ -197,8 +188,9 @@ class HDF5Source:
         and `neuralops_extras`.
         """
         digest = hashlib.sha256()
-        for x in self._fields().values():
-            for rows in blocks(self._file[x.paths[0]]):
+        lazy = self.lazy()
+        for x in (lazy.inputs, lazy.outputs):
+            for rows in [] if x is None else blocks(self._file[x.paths[0]]):
                 digest.update(little_endian(x[rows]))
         times = ["dimensions/time"] if self.header.contents.steps else []
         for path in times + [array.path for array in self.header.contents.arrays]:
@@ -221,7 +213,7 @@ class HDF5Source:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None, "_read_once": {}}
+        return {**self.__dict__, "_handle": None, "_lazy": None}
 
     def __repr__(self) -> str:
         shape = self.header.place(self.input_fields[0])[1]
