@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import check_native, check_plain
@@ -118,9 +117,9 @@ class AbstractOperator(eqx.Module):
 def as_operator(function: Any) -> Any:
     """Wraps a callable once, so that it can travel through JAX transformations and be trained.
 
-    A plain function becomes a `jax.tree_util.Partial`. An Equinox module with leaves that are no floating arrays
-    of JAX (the activation functions of an `eqx.nn.MLP`, counts, NumPy arrays, which are constants in Equinox), or a
-    `Partial` over one, becomes `Partitioned`: its floating arrays train, the rest is fixed.
+    A plain function becomes a `jax.tree_util.Partial`. An Equinox module with leaves that are no floating arrays (the
+    activation functions of an `eqx.nn.MLP`, counts), or a `Partial` over one, becomes `Partitioned`: its floating
+    arrays train, the rest is fixed.
     A pytree of floating arrays (an operator, an NNX module, a `Partial`) is returned as it is.
 
     **Raises:** `ValueError` when `function` cannot be called.
@@ -131,18 +130,14 @@ def as_operator(function: Any) -> Any:
             "pass an operator, a function or jax.tree_util.Partial(apply, params)."
         )
     if jax.tree_util.all_leaves([function]):  # opaque to JAX: a function, a lambda, a bound method
-        return jax.tree_util.Partial(function)
-    leaves = jax.tree.leaves(function)
-    if isinstance(function, functools.partial) and any(not hasattr(leaf, "dtype") for leaf in leaves):
-        return Partitioned(jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, function))
-    foreign = isinstance(function, eqx.Module) and not isinstance(function, AbstractOperator)
-    return Partitioned(function) if foreign and not all(map(_is_parameter, leaves)) else function
+        return jax.tree_util.Partial(_Closed(function) if isinstance(function, functools.partial) else function)
+    foreign = isinstance(function, eqx.Module | functools.partial) and not isinstance(function, AbstractOperator)
+    return Partitioned(function) if foreign and not all(map(_is_parameter, jax.tree.leaves(function))) else function
 
 
 def _is_parameter(leaf: Any) -> bool:
     """Shapes without values count too: skeletons of operators are made of them."""
-    array = isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
-    return array and (jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.complexfloating))
+    return hasattr(leaf, "shape") and jnp.issubdtype(getattr(leaf, "dtype", bool), jnp.inexact)
 
 
 def keywords_of(op: Any) -> frozenset[str]:
@@ -191,6 +186,22 @@ class ByIdentity:
         return isinstance(other, ByIdentity) and self.value is other.value
 
 
+class _Closed(ByIdentity):
+    """A `functools.partial` that keeps its signature inside a `Partial` of JAX, without what it has bound."""
+
+    def __init__(self, function: functools.partial[Any]) -> None:
+        super().__init__(function)
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # of a builtin
+            return
+        free = [x for name, x in signature.parameters.items() if name not in function.keywords]
+        self.__signature__ = signature.replace(parameters=free)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.value(*args, **keywords)
+
+
 class Partitioned(AbstractOperator):
     """A module of another library as an operator: its floating arrays are the leaves, all else is structure.
 
@@ -231,6 +242,15 @@ class Partitioned(AbstractOperator):
 def original(op: Any) -> Any:
     """The operator as its owner knows it: the module inside a `Partitioned`."""
     return op.module if isinstance(op, Partitioned) else op
+
+
+def project_inside(wrapper: Any) -> Any:
+    """`project` of a wrapper, which projects what it wraps.
+
+    **Raises:** `AttributeError` when that declares none: then the wrapper has none either.
+    """
+    project = wrapper.op.project
+    return lambda: eqx.tree_at(lambda w: w.op, wrapper, project())
 
 
 def envelope_of(op: Any) -> Envelope:

@@ -11,7 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import check_plain, count, flag
-from neuralops.operator import AbstractOperator, Envelope, as_operator, check_field, envelope_of, keywords_of
+from neuralops.operator import (
+    AbstractOperator,
+    Envelope,
+    as_operator,
+    check_field,
+    envelope_of,
+    keywords_of,
+    project_inside,
+)
 
 __all__ = ["At", "Constant", "Rollout", "advance", "at", "rollout"]
 
@@ -73,6 +81,10 @@ class At(AbstractOperator):
     @property
     def envelope(self) -> Envelope:
         return envelope_of(self.op)
+
+    @property
+    def project(self) -> Any:
+        return project_inside(self)
 
     def __call__(self, u: Array, /, **keywords: Any) -> Array:
         fixed = {name: jnp.asarray(value.array) for name, value in self._fixed.items()}
@@ -169,6 +181,10 @@ class Rollout(AbstractOperator):
     @property
     def envelope(self) -> Envelope:
         return envelope_of(self.op)
+
+    @property
+    def project(self) -> Any:
+        return project_inside(self)
 
     @property
     def keywords(self) -> frozenset[str]:

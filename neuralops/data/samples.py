@@ -334,8 +334,8 @@ def _each(samples: Samples, name: str) -> Any:
 
 
 def _check_points(samples: Samples, name: str) -> None:
-    points = {"coords": "inputs", "mask": "inputs", "query": "outputs", "query_mask": "outputs"}
-    for field, of in points.items():
+    beside = {"coords": "inputs", "mask": "inputs", "query": "outputs", "query_mask": "outputs"}
+    for field, of in beside.items():
         x, like = getattr(samples, field), getattr(samples, of)
         if x is None:
             continue

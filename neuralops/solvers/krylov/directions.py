@@ -40,6 +40,8 @@ class Search(NamedTuple):
     usable: Bool[Array, ""]  # finite, of positive curvature beyond rounding, and with a step to take
     finite: Bool[Array, ""]
     cosine: Float[Array, ""]  # between d and A d
+    length: Float[Array, ""]  # d . d
+    width: Float[Array, ""]  # A d . A d
 
 
 def no_directions(memory: int, like: Any, dtype: Any) -> Directions:
@@ -69,7 +71,7 @@ def search(A: Any, d: Any, r: Any, dot: Dot) -> Search:
     finite = jnp.isfinite(curvature) & jnp.isfinite(slope)
     usable = finite & (curvature > epsilon * size) & (slope != 0)
     alpha = jnp.where(usable, slope / curvature, 0)
-    return Search(d, q, alpha, curvature, slope, width / curvature, usable, finite, curvature / size)
+    return Search(d, q, alpha, curvature, slope, width / curvature, usable, finite, curvature / size, length, width)
 
 
 def stepped(found: Search, u: Any, v: Any, sign: int = 1) -> Any:

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from neuralops.arguments import count
 from neuralops.solvers.algebra.vectors import Dot, apply, select
+from neuralops.solvers.krylov.cg import FLAT
 from neuralops.solvers.krylov.directions import Directions, no_directions, orthogonalised, remember, search, stepped
 from neuralops.solvers.krylov.iteration import (
     RUNNING,
@@ -123,6 +124,8 @@ class FlexibleCG(AbstractMethod):
             ended = jnp.where(found.finite, Result.breakdown, Result.nonfinite)
             code = jnp.where(ends, ended, RUNNING).astype(jnp.int32)
             after = _Memory(remember(memory.kept, found), sharpest, standard, poor)
-            return Step(x, r, dot(r, r), after, code, poor)
+            flat = jnp.abs(found.curvature) <= FLAT * epsilon * sharpest * found.length
+            flat = flat & (found.width <= epsilon * sharpest**2 * found.length)  # a null vector has no image
+            return Step(x, r, dot(r, r), after, code, poor, flat)
 
         return iterate(system._replace(dot=dot), self, begin, step)
