@@ -21,6 +21,12 @@ from neuralops.grid import Grid
         (lambda f: f.attrs.__setitem__("neuralops_contents", "[]"), "header is damaged"),
         (
             lambda f: f.attrs.__setitem__(
+                "neuralops_contents", f.attrs["neuralops_contents"].replace('"shared": false', '"shared": true')
+            ),
+            "expected points to be shared or not, extras not",
+        ),
+        (
+            lambda f: f.attrs.__setitem__(
                 "neuralops_contents", f.attrs["neuralops_contents"].replace('"label"', '"../../label"')
             ),
             "header is damaged",

@@ -45,6 +45,10 @@ class Stored:
             check_name(self.name, "extras")
         elif self.name not in POINTS:
             raise ValueError(f"name: expected one of {POINTS}, got {self.name!r}; use these names.")
+        if type(self.shared) is not bool or type(self.extra) is not bool or (self.shared and self.extra):
+            raise ValueError(
+                f"{self.name}: expected points to be shared or not, extras not, got {self}; write it again."
+            )
         truth = self.dtype == "bool"
         if (
             not isinstance(self.dtype, str)
