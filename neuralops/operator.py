@@ -131,8 +131,11 @@ def as_operator(function: Any) -> Any:
         )
     if jax.tree_util.all_leaves([function]):  # opaque to JAX: a function, a lambda, a bound method
         return jax.tree_util.Partial(_Closed(function) if isinstance(function, functools.partial) else function)
-    foreign = isinstance(function, eqx.Module | functools.partial) and not isinstance(function, AbstractOperator)
-    return Partitioned(function) if foreign and not all(map(_is_parameter, jax.tree.leaves(function))) else function
+    fixed = [leaf for leaf in jax.tree.leaves(function) if not _is_parameter(leaf)]
+    if isinstance(function, functools.partial):  # counts among parameters are a mistake, functions are not
+        return Partitioned(function) if any(not hasattr(leaf, "dtype") for leaf in fixed) else function
+    foreign = isinstance(function, eqx.Module) and not isinstance(function, AbstractOperator)
+    return Partitioned(function) if foreign and fixed else function
 
 
 def _is_parameter(leaf: Any) -> bool:

@@ -102,17 +102,6 @@ def test_a_source_of_masked_samples():
     data = samples(np.nan)
     options = {"loss": losses.l2(), "optimizer": optax.sgd(1e-2), "num_epochs": 1, "batch_size": 3, "key": KEY}
     by_arrays, _ = no.fit(start(), data, progress=False, **options)
-    by_items, _ = no.fit(start(), Items(data), progress=False, **options)
+    by_items, _ = no.fit(start(), list(data), progress=False, **options)
     for a, b in zip(jax.tree.leaves(by_arrays), jax.tree.leaves(by_items), strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-class Items:
-    def __init__(self, samples):
-        self.samples = samples
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, i):
-        return self.samples[i]
