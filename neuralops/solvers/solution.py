@@ -135,6 +135,10 @@ class AbstractMethod(eqx.Module):
 
     needs_symmetry: ClassVar[bool] = True  # whether it can fail because A is not
 
+    def __hash__(self) -> int:  # equality is by content, and operators within hash by identity
+        numbers = tuple(leaf for leaf in jax.tree.leaves(self) if isinstance(leaf, int | float))
+        return hash((jax.tree.structure(self), numbers))
+
     @abstractmethod
     def run(self, system: System) -> Outcome:
         """Solves one system inside `jax.jit`. Need not be differentiable: `solve` differentiates implicitly."""

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from neuralops.arguments import count, flag
 from neuralops.data.samples import Samples
-from neuralops.training.norms import mean_square, root_mean
+from neuralops.training.norms import mean_square, scaled
 from neuralops.training.predict import judged, predict, predict_one
 from neuralops.wrappers import advance
 
@@ -155,8 +155,8 @@ class RolloutLoss:
                 given = state
                 if self.noise:
                     weight = None if mask is None else jnp.broadcast_to(mask, state.shape).astype(state.dtype)
-                    scale, rest = root_mean(jax.lax.stop_gradient(state), lambda u: mean_square(u, weight), True)
-                    size = (scale * rest).reshape(-1, *(1,) * (state.ndim - 1))
+                    flat, scale = scaled(jax.lax.stop_gradient(state), True)
+                    size = (scale * jnp.sqrt(mean_square(flat, weight))).reshape(-1, *(1,) * (state.ndim - 1))
                     draw = jax.random.normal(jax.random.fold_in(key, 1), state.shape, state.dtype)
                     given = state + self.noise * size * draw
                 new = predict_one(op, sample.replace(inputs=given), key=key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 
 from neuralops.data.samples import Samples, target_mask
 from neuralops.operator import keywords_of
+from neuralops.training.bound import takes_mask
 
 
 def predict_one(op: Any, sample: Samples, *, key: Any = None) -> Any:
@@ -46,15 +46,6 @@ def predict(op: Any, batch: Samples, *, key: Any = None) -> Any:
         return jax.vmap(lambda sample: predict_one(op, sample), in_axes=(batch.axes,))(batch)
     keys = jax.random.split(key, len(batch))
     return jax.vmap(lambda sample, key: predict_one(op, sample, key=key), in_axes=(batch.axes, 0))(batch, keys)
-
-
-def takes_mask(function: Any) -> bool:
-    """Whether a loss or metric has a keyword `mask`."""
-    function = getattr(function, "function", function)  # what a `Bound` binds
-    try:
-        return "mask" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # a builtin
-        return False
 
 
 def judged(function: Any, prediction: Any, sample: Samples) -> Any:
