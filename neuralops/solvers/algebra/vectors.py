@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 from neuralops.scale import power_of_two
 
 __all__ = [
-    "Dot", "add", "apply", "axpy", "cast", "largest", "power_of_two", "ratio", "same_structure", "select", "sub",
-    "vary", "varying", "while_loop", "zeros_like",
+    "Dot", "add", "apply", "axpy", "cast", "largest", "power_of_two", "ratio", "same_structure", "select",
+    "sized", "sub", "vary", "varying", "while_loop", "zeros_like",
 ]  # fmt: skip
 
 PRECISIONS = (None, "float64", "compensated")
@@ -160,6 +160,15 @@ def largest(u: Any, mesh_axes: tuple[str, ...] = ()) -> Array:
     """The largest magnitude of all entries; NaN if there is one."""
     value = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(u) if leaf.size])
     return lax.pmax(value, mesh_axes) if mesh_axes else value
+
+
+def sized(u: Any, mesh_axes: tuple[str, ...] = ()) -> tuple[Any, Array]:
+    """The same vector with entries of at most about 1, so that its squares are numbers, and the power of two it lacks.
+
+    A constant of differentiation: right for what does not depend on the size in the end.
+    """
+    unit = power_of_two(lax.stop_gradient(largest(u, mesh_axes)))
+    return jax.tree.map(lambda leaf: leaf / unit.astype(leaf.dtype), u), unit
 
 
 # Inside jax.shard_map every value has a type that says over which mesh axes it may differ, and loops want it stable.

@@ -16,7 +16,7 @@ from neuralops.arguments import flag
 from neuralops.grid import Grid
 from neuralops.operator import AbstractOperator, Envelope
 from neuralops.solvers.algebra.null_space import Constants, NullSpace, floating_constants
-from neuralops.solvers.elliptic.stencil import cut, outflow, sides
+from neuralops.solvers.elliptic.stencil import cut, in_series, outflow, sides
 from neuralops.solvers.elliptic.volumes import Widths, check_widths, relative_volumes, side_weights, unit_faces
 
 __all__ = ["Diffusion"]
@@ -264,7 +264,7 @@ def _faces_of(grid: Grid, widths: Widths, a: Array, inside: Array | None, axis: 
     low, high = joined(a)
     faces = share_high * low + share_low * high  # linear interpolation between the two points
     if mean == "harmonic":  # two half cells in series; two zeros conduct nothing
-        faces = low * high / jnp.where(faces == 0, 1, faces)
+        faces = in_series(low, high, faces)
     if inside is not None:
         low, high = joined(inside)
         faces = jnp.where(low & high, faces, 0)

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["after", "before", "cut", "gather_faces", "gather_field", "interleave", "neighbours", "outflow", "own_block"]
-__all__ += ["sides"]
+from neuralops.scale import power_of_two
+
+__all__ = ["after", "before", "cut", "gather_faces", "gather_field", "in_series", "interleave", "neighbours", "outflow"]
+__all__ += ["own_block", "sides"]
 
 
 def cut(u: Array, start: int, stop: int | None, dim: int, stride: int = 1) -> Array:
@@ -53,6 +55,12 @@ def neighbours(u: Array, dim: int, periodic: bool, mesh_axis: str | None = None)
     low = lax.concatenate([before(last, periodic, mesh_axis), cut(u, 0, n - 1, dim)], dim)
     high = lax.concatenate([cut(u, 1, n, dim), after(first, periodic, mesh_axis)], dim)
     return low, high
+
+
+def in_series(low: Array, high: Array, total: Array) -> Array:
+    """low high / total, of conductors one behind the other, of any size; 0 for two zeros."""
+    size = power_of_two(lax.stop_gradient(total))  # JAX differentiates a quotient by the square of what is below
+    return (low / size) * high / jnp.where(total == 0, 1, total / size)
 
 
 def sides(c: Array, dim: int) -> tuple[Array, Array]:

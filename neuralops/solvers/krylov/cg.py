@@ -105,7 +105,8 @@ class CG(AbstractMethod):
                 z = apply("preconditioner", self.preconditioner, at.r)
                 gamma, overlap = dot.many([(at.r, z), (q, z)])
                 # z . r_before = z . (r + alpha q), which is zero for the residuals of linear CG
-                slipped = jnp.abs(gamma + alpha * overlap) > SLIP * jnp.sqrt(jnp.abs(gamma * gamma_before))
+                root = lambda v: jnp.sqrt(jnp.abs(v))  # of each: a preconditioner may be of any size
+                slipped = jnp.abs(gamma + alpha * overlap) > SLIP * root(gamma) * root(gamma_before)
                 progress = at.squared < 0.25 * marker
                 marker = jnp.where(progress, at.squared, marker)
                 slips = jnp.where(progress, 0, slips + slipped)

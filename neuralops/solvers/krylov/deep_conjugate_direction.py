@@ -138,8 +138,8 @@ class DeepConjugateDirection(AbstractMethod):
             found = look(answer)
             rejected = ~found.usable
             found = Search(*lax.cond(rejected, lambda: look(unit), lambda: found))
-            x = stepped(found, at.x, found.d)
-            updated = lambda: stepped(found, at.r, found.q, -1)
+            x = stepped(found, at.x, found.alpha, found.d)
+            updated = lambda: stepped(found, at.r, -found.fall, found.q)
             if self.true_residual_every == 0:
                 r = updated()
             elif self.true_residual_every == 1:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from neuralops.solvers.algebra.vectors import Dot
+from neuralops.solvers.algebra.vectors import Dot, sized
 
 __all__ = ["Directions", "Search", "no_directions", "orthogonalised", "remember", "search", "stepped"]
 
@@ -23,25 +23,26 @@ class Directions(NamedTuple):
     """The last directions d and their images A d, along a leading axis of slots."""
 
     vectors: Any
-    images: Any
-    weights: Float[Array, " slots"]  # 1 / (d . A d), 0 for an empty slot
+    images: Any  # each over a power of two
+    weights: Float[Array, " slots"]  # 1 / (d . image), 0 for an empty slot
     kept: Int[Array, ""]  # directions so far
 
 
 class Search(NamedTuple):
-    """What the exact line search along a direction d with image q = A d finds."""
+    """What the exact line search along a direction d finds; d and its image q have entries of at most about 1."""
 
     d: Any
-    q: Any
-    alpha: Float[Array, ""]  # the step, 0 if unusable
-    curvature: Float[Array, ""]  # d . A d
+    q: Any  # A d over a power of two
+    alpha: Float[Array, ""]  # the step along d, 0 if unusable
+    fall: Float[Array, ""]  # the change of the residual along q, likewise
+    curvature: Float[Array, ""]  # d . q
     slope: Float[Array, ""]  # d . r
     sharpness: Float[Array, ""]  # |A d|^2 / d . A d, below the largest eigenvalue
     usable: Bool[Array, ""]  # finite, of positive curvature beyond rounding, and with a step to take
     finite: Bool[Array, ""]
     cosine: Float[Array, ""]  # between d and A d
-    length: Float[Array, ""]  # d . d
-    width: Float[Array, ""]  # A d . A d
+    quotient: Float[Array, ""]  # d . A d / d . d, the Rayleigh quotient
+    stretch: Float[Array, ""]  # |A d| / |d|
 
 
 def no_directions(memory: int, like: Any, dtype: Any) -> Directions:
@@ -64,20 +65,26 @@ def orthogonalised(kept: Directions, z: Any, dot: Dot) -> Any:
 
 def search(A: Any, d: Any, r: Any, dot: Dot) -> Search:
     """The best step along `d` from the residual `r`; one product with A."""
-    q = A(d)
+    d, _ = sized(d, dot.mesh_axes)
+    q, unit = sized(A(d), dot.mesh_axes)
     curvature, slope, length, width = dot.many([(d, q), (d, r), (d, d), (q, q)])
     epsilon = float(jnp.finfo(jax.tree.leaves(r)[0].dtype).eps)
     size = jnp.sqrt(length * width)
     finite = jnp.isfinite(curvature) & jnp.isfinite(slope)
     usable = finite & (curvature > epsilon * size) & (slope != 0)
-    alpha = jnp.where(usable, slope / curvature, 0)
-    return Search(d, q, alpha, curvature, slope, width / curvature, usable, finite, curvature / size, length, width)
+    fall = jnp.where(usable, slope / jnp.where(usable, curvature, 1), 0)
+    bent = jnp.where(curvature == 0, 1, curvature)  # unusable then
+    cosine = curvature / jnp.where(size == 0, 1, size)
+    whole = jnp.where(length == 0, 1, length)
+    quotient, stretch = unit * (curvature / whole), unit * jnp.sqrt(width / whole)
+    sharpness = unit * (width / bent)
+    return Search(d, q, fall / unit, fall, curvature, slope, sharpness, usable, finite, cosine, quotient, stretch)
 
 
-def stepped(found: Search, u: Any, v: Any, sign: int = 1) -> Any:
-    """u + alpha v, or `u` itself, untouched by a NaN in `v`, where the direction is unusable."""
+def stepped(found: Search, u: Any, factor: Array, v: Any) -> Any:
+    """u + factor v, or `u` itself, untouched by a NaN in `v`, where the direction is unusable."""
     return jax.tree.map(
-        lambda a, b: a + jnp.where(found.usable, sign * found.alpha.astype(a.dtype) * b, 0),
+        lambda a, b: a + jnp.where(found.usable, factor.astype(a.dtype) * b, 0),
         u,
         v,
     )
@@ -97,6 +104,8 @@ def remember(kept: Directions, found: Search) -> Directions:
     return Directions(
         jax.tree.map(keep, kept.vectors, found.d),
         jax.tree.map(keep, kept.images, found.q),
-        jnp.where(found.usable, kept.weights.at[slot].set(1 / found.curvature), kept.weights),
+        jnp.where(
+            found.usable, kept.weights.at[slot].set(1 / jnp.where(found.usable, found.curvature, 1)), kept.weights
+        ),
         kept.kept + found.usable,
     )

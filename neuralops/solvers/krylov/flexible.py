@@ -106,7 +106,7 @@ class FlexibleCG(AbstractMethod):
             if self.preconditioner is not None:
                 z = select(memory.plain, at.r, apply("preconditioner", self.preconditioner, at.r))
             found = search(A, orthogonalised(memory.kept, z, dot), at.r, dot)
-            x, r = stepped(found, at.x, found.d), stepped(found, at.r, found.q, -1)
+            x, r = stepped(found, at.x, found.alpha, found.d), stepped(found, at.r, -found.fall, found.q)
 
             # Steepest descent gains r.r / (largest eigenvalue) of the squared energy error at least, and the largest
             # eigenvalue is bounded from below by d . A^2 d / d . A d.
@@ -124,8 +124,9 @@ class FlexibleCG(AbstractMethod):
             ended = jnp.where(found.finite, Result.breakdown, Result.nonfinite)
             code = jnp.where(ends, ended, RUNNING).astype(jnp.int32)
             after = _Memory(remember(memory.kept, found), sharpest, standard, poor)
-            flat = jnp.abs(found.curvature) <= FLAT * epsilon * sharpest * found.length
-            flat = flat & (found.width <= epsilon * sharpest**2 * found.length)  # a null vector has no image
+            # A null vector has neither curvature nor an image.
+            flat = jnp.abs(found.quotient) <= FLAT * epsilon * sharpest
+            flat = flat & (found.stretch <= np.sqrt(epsilon) * sharpest)
             return Step(x, r, dot(r, r), after, code, poor, flat)
 
         return iterate(system._replace(dot=dot), self, begin, step)

@@ -14,7 +14,7 @@ from neuralops.arguments import count
 from neuralops.solvers.algebra.matrices import as_linear_map
 from neuralops.solvers.algebra.null_space import NullSpace
 from neuralops.solvers.algebra.programs import hoist
-from neuralops.solvers.algebra.vectors import Dot, largest, power_of_two, while_loop
+from neuralops.solvers.algebra.vectors import Dot, power_of_two, sized, while_loop
 
 __all__ = ["LanczosBasis", "lanczos", "ritz_pairs"]
 
@@ -117,7 +117,7 @@ def _process(A: Any, start: Array, num_steps: int, null_space: NullSpace | None,
     block = min(BLOCK, num_steps)
     rounding = 100 * float(jnp.finfo(start.dtype).eps)
     tolerance = max(INVARIANT, rounding)
-    start = start / power_of_two(largest(start, dot.mesh_axes))
+    start, _ = sized(start, dot.mesh_axes)
     whole = dot.norm(start)
     start = start if null_space is None else null_space.to_range(start)
     norm = dot.norm(start)
@@ -135,14 +135,15 @@ def _process(A: Any, start: Array, num_steps: int, null_space: NullSpace | None,
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         j, _, v, vectors, diagonal, betas, size = state
         vectors = lax.dynamic_update_index_in_dim(vectors, v, j, 0)
-        w = A(v)
-        alpha = dot(v, w)
+        w, unit = sized(A(v), dot.mesh_axes)
+        alpha = dot(v, w) * unit
         for _ in range(2):  # the second pass removes the rounding of the first; the three terms go with the rest
             w = without(w, vectors, j + 1)
             w = w if null_space is None else null_space.to_range(w)
-        beta = dot.norm(w)
+        length = dot.norm(w)
+        beta = length * unit
         size = jnp.maximum(size, jnp.maximum(jnp.abs(alpha), beta))
-        v = w / jnp.where(beta > 0, beta, 1)
+        v = w / jnp.where(length > 0, length, 1)
         return j + 1, beta > tolerance * size, v, vectors, diagonal.at[j].set(alpha), betas.at[j].set(beta), size
 
     zeros = jnp.zeros(num_steps, norm.dtype)
@@ -160,9 +161,10 @@ def _ritz(basis: LanczosBasis) -> tuple[Array, Array]:
     found = jnp.arange(len(T)) < basis.num_valid
     # Steps not taken are put above all eigenvalues, so that they come last.
     bound = jnp.max(jnp.sum(jnp.abs(T), axis=1))
-    above = jnp.where(found, 0, jnp.where(bound > 0, 2 * bound, 1))
-    values, y = jnp.linalg.eigh(T + jnp.diag(above))
-    return jnp.where(found, values, jnp.inf), jnp.tensordot(y.T, basis.vectors, 1, precision="highest")
+    unit = power_of_two(bound)
+    above = jnp.where(found, 0, 4)
+    values, y = jnp.linalg.eigh(T / unit + jnp.diag(above))
+    return jnp.where(found, values * unit, jnp.inf), jnp.tensordot(y.T, basis.vectors, 1, precision="highest")
 
 
 def _check(A: Any, start: Any, num_steps: Any, null_space: Any) -> tuple[Any, Array, int, Dot]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neuralops.solvers.algebra.vectors import Dot, axpy
+from neuralops.solvers.algebra.vectors import Dot, axpy, sized
 
 __all__ = ["angle_loss", "energy_loss", "one_step_loss"]
 
@@ -25,7 +26,8 @@ def one_step_loss(A: Any, b: Any, g: Any) -> Float[Array, ""]:
     unit norm: 0 if `g` is parallel to A^-1 b, 1 if it is orthogonal to `b`; it can exceed 1, since alpha minimises the
     error in the energy norm. The same for s g. Where g.A g is not positive the step is 0 and the loss 1.
     """
-    image = A(g)
+    (b, _), (g, _) = sized(b), sized(g)
+    image, _ = sized(A(g))
     curvature, slope, size = DOT.many([(g, image), (b, g), (b, b)])
     usable = curvature > 0
     alpha = jnp.where(usable, slope / jnp.where(usable, curvature, 1), 0)
@@ -39,9 +41,10 @@ def energy_loss(A: Any, e: Any, g: Any) -> Float[Array, ""]:
     The quantity in Notay's theorem (2000): if it is below eps for every residual, flexible conjugate gradients reduce
     the error by eps per step (used for training by Rudikov et al., ICML 2024). It depends on the size of `g`.
     """
-    image = A(e)
-    error = axpy(jnp.asarray(-1.0), e, g)
-    squared, size = DOT.many([(error, A(error)), (e, image)])
+    e, unit = sized(e)
+    error = axpy(jnp.asarray(-1.0), e, _over(unit, g))
+    image, unit = sized(A(e))
+    squared, size = DOT.many([(error, _over(unit, A(error))), (e, image)])
     return _root(squared / jnp.where(size > 0, size, 1))
 
 
@@ -51,12 +54,17 @@ def angle_loss(A: Any, e: Any, g: Any) -> Float[Array, ""]:
     sqrt(1 - (g.A e)^2 / ((g.A g)(e.A e))): `energy_loss` of the best multiple of `g`, between 0 and 1, the same for
     s g. Where g.A g is not positive it is 1.
     """
-    image = A(e)
-    curvature, overlap, size = DOT.many([(g, A(g)), (g, image), (e, image)])
+    (e, _), (g, _) = sized(e), sized(g)
+    image, unit = sized(A(e))
+    curvature, overlap, size = DOT.many([(g, _over(unit, A(g))), (g, image), (e, image)])
     product = curvature * size
     usable = product > 0
     cosine = jnp.where(usable, overlap**2 / jnp.where(usable, product, 1), 0)
     return _root(1 - cosine)
+
+
+def _over(unit: Array, u: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf / unit.astype(leaf.dtype), u)
 
 
 def _root(squared: Array) -> Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from neuralops.solvers.algebra.vectors import Dot, ratio, sub
+from neuralops.solvers.algebra.vectors import Dot, ratio, sized, sub
 from neuralops.solvers.linear_solve import solve
 from neuralops.solvers.solution import AbstractMethod
 
@@ -41,6 +41,7 @@ def visited_residual(A: Any, b: Any, method: AbstractMethod, steps: Int[Array, "
     fields = lambda m: (m.rtol, m.atol, m.max_steps)
     cut = eqx.tree_at(fields, method, (0.0, 0.0, jnp.asarray(steps)), is_leaf=lambda v: v is None)
     x = solve(A, b, cut).value
-    residual = sub(b, A(x))
-    size = Dot(tuple(getattr(A, "mesh_axes", ()))).norm(residual)
+    dot = Dot(tuple(getattr(A, "mesh_axes", ())))
+    residual, _ = sized(sub(b, A(x)), dot.mesh_axes)
+    size = dot.norm(residual)
     return jax.tree.map(lambda v: v * ratio(jnp.ones_like(size), size).astype(v.dtype), residual), x

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from neuralops.solvers.elliptic.stencil import after, before, cut
+from neuralops.solvers.elliptic.stencil import after, before, cut, in_series
 
 __all__ = ["Line", "coarse_faces", "coarsened"]
 
@@ -179,7 +179,8 @@ def _in_series(c: Array, line: Line, axis: int) -> Array:
     pairs = cut(c, 1 - line.kept, None, axis)
     first, second = cut(pairs, 0, None, axis, 2), cut(pairs, 1, None, axis, 2)
     count = second.shape[axis]
-    joined = _series(cut(first, 0, count, axis), second)
+    first_ones = cut(first, 0, count, axis)
+    joined = in_series(first_ones, second, first_ones + second)
     alone = cut(first, count, None, axis)
     if line.mesh_axis is None:
         if line.kept:
@@ -196,11 +197,6 @@ def _in_series(c: Array, line: Line, axis: int) -> Array:
     if not line.periodic:
         one_before = jnp.where(index == 0, cut(c, 0, 1, axis), one_before)
     return lax.concatenate([one_before, joined], axis)
-
-
-def _series(a: Array, b: Array) -> Array:
-    total = a + b
-    return a * b / jnp.where(total == 0, 1, total)
 
 
 def _zeros(like: Array, dim: int) -> Array:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count, flag
 from neuralops.operator import AbstractOperator, Envelope, as_operator
+from neuralops.solvers.algebra.vectors import sized
 from neuralops.solvers.elliptic.stencil import gather_faces, gather_field, outflow, own_block
 from neuralops.solvers.elliptic.volumes import line_volumes
 from neuralops.solvers.multigrid.coarsening import Line, coarse_faces, coarsened
@@ -327,12 +328,12 @@ def _generalised_inverse(lines: Sequence[Line], faces: Sequence[Array], learned:
     shape = tuple(line.num_points for line in lines)
     n = math.prod(shape)
     basis = jnp.eye(n, dtype=faces[0].dtype).reshape(n, *shape)
-    matrix = outflow(basis, faces, [line.periodic for line in lines]).reshape(n, n)
+    matrix, unit = sized(outflow(basis, faces, [line.periodic for line in lines]).reshape(n, n))
     eps = float(jnp.finfo(matrix.dtype).eps)
     inverse = lax.stop_gradient(jnp.linalg.pinv(lax.stop_gradient(matrix), hermitian=True, rtol=n * 10 * eps))
     if not learned:
-        return inverse
+        return inverse / unit
     # The derivative of an inverse, without that of its eigenvectors, which equal eigenvalues spoil. The null space
     # does not move.
     step = functools.partial(jnp.matmul, precision="highest")
-    return inverse - step(step(inverse, matrix - lax.stop_gradient(matrix)), inverse)
+    return (inverse - step(step(inverse, matrix - lax.stop_gradient(matrix)), inverse)) / unit
