@@ -226,6 +226,9 @@ class Partitioned(AbstractOperator):
         project = self.module.project  # missing here when it is missing there
         return lambda: Partitioned(project())
 
+    def __reduce__(self) -> Any:  # a copied structure is not equal to the one it was copied from
+        return Partitioned, (self.module,)
+
     @property
     def module(self) -> Any:
         return eqx.combine(self.arrays, jax.tree.unflatten(self.structure, map(ByIdentity.value_of, self.rest)))
@@ -384,15 +387,18 @@ def as_pair(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Pair:
     ```
     """
 
-    def build(key: Array) -> Any:
-        return constructor(*args, key=key, **kwargs)
-
+    build = functools.partial(_build, constructor, args, kwargs)
     skeleton = eqx.filter_eval_shape(build, jax.random.key(0))  # the structure, without allocating weights
+    return Pair(functools.partial(_init, build), functools.partial(_apply, skeleton))
 
-    def init(key: Array) -> dict[str, Array]:
-        return named_leaves(build(key))
 
-    def apply(params: dict[str, Array], u: Array, /, **keywords: Any) -> Array:
-        return with_leaves(skeleton, params)(u, **keywords)
+def _build(constructor: Any, args: Any, kwargs: Any, key: Array) -> Any:
+    return constructor(*args, key=key, **kwargs)
 
-    return Pair(init, apply)
+
+def _init(build: Any, key: Array) -> dict[str, Array]:
+    return named_leaves(build(key))
+
+
+def _apply(skeleton: Any, params: dict[str, Array], u: Array, /, **keywords: Any) -> Array:
+    return with_leaves(skeleton, params)(u, **keywords)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neuralops.arguments import as_path
+from neuralops.arguments import file_to_write
 from neuralops.grid import Grid
 from neuralops.training.losses import relative_l2
 from neuralops.training.state import History
@@ -168,7 +168,7 @@ def _figure(size: tuple[float, float]) -> Any:
 
 
 def _write(figure: Any, path: str | os.PathLike[str]) -> None:
-    path = as_path(path)
+    path = file_to_write(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
