@@ -112,7 +112,7 @@ def without(name):
 
 SPOILED = {
     "no schema": (lambda f: f.attrs.__delitem__("neuralops_schema_version"), "no file of neuralops.data.generate"),
-    "next schema": (lambda f: f.attrs.modify("neuralops_schema_version", 2), "schema is 2"),
+    "next schema": (lambda f: f.attrs.modify("neuralops_schema_version", 3), "schema is 3"),
     "no parameters": (lambda f: f.attrs.__delitem__("neuralops_parameters"), "header is damaged"),
     "bad JSON": (lambda f: f.attrs.__setitem__("neuralops_parameters", "{"), "header is damaged"),
     "bad boundary": (lambda f: f.attrs.__setitem__("neuralops_boundary", '["wet", "dry"]'), "boundary"),

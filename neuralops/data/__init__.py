@@ -14,9 +14,9 @@ from neuralops.data.select import select as select
 from neuralops.data.source import HDF5Source as HDF5Source
 from neuralops.data.source import open as open
 from neuralops.data.source import validate as validate
-from neuralops.data.source import write as write
 from neuralops.data.store import generate as generate
 from neuralops.data.windows import windows as windows
+from neuralops.data.writing import write as write
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -1,9 +1,10 @@
 """How samples lie in an HDF5 file: a strict subset of the layout of The Well, plus our own header.
 
 The Well (Ohana et al. 2024, "The Well: a large-scale collection of diverse physics simulations") keeps fields
-in `t0_fields` as `(trajectories, *space)` beside `dimensions`, `boundary_conditions` and `scalars`, so its
+in `t0_fields` as `(trajectories, [times,] *space)` beside `dimensions`, `boundary_conditions` and `scalars`, so its
 tools read these files. What The Well has no word for (the grid's centring, the exact boundary, problem, key,
-versions) stands in root attributes that begin with `neuralops_`.
+versions) stands in root attributes that begin with `neuralops_`; points, masks and extras in groups of our own,
+see `contents.py`.
 
 The bytes depend on the content alone: no times are stored and everything is written in one fixed order.
 """
@@ -23,17 +24,18 @@ import h5py
 import jax
 import numpy as np
 
+from neuralops.data.contents import Contents, check_name
 from neuralops.data.disk import Patient, atomic
 from neuralops.data.samples import Samples
 from neuralops.grid import Grid
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # the newest that is read; plain fields on a grid are written as 1, which older versions read too
 SPATIAL_DIMS = ("x", "y", "z")
 DIGEST = "neuralops_sha256"  # attribute of each field: a digest of its numbers
 STORE_DTYPES = ("float32", "float64")
 WELL_WORDS = {"periodic": "periodic", "dirichlet": "wall", "neumann": "wall"}  # The Well: periodic | wall | open
-_GROUPS = ("dimensions", "boundary_conditions", "scalars", "t0_fields", "t1_fields", "t2_fields")
-_WELL_ATTRIBUTES = ("dataset_name", "grid_type", "n_spatial_dims", "n_trajectories", "simulation_parameters")
+GROUPS = ("dimensions", "boundary_conditions", "scalars", "t0_fields", "t1_fields", "t2_fields")
+WELL_ATTRIBUTES = ("dataset_name", "grid_type", "n_spatial_dims", "n_trajectories", "simulation_parameters")
 _PREFIX = "neuralops_"
 
 
@@ -47,14 +49,15 @@ def _library_version() -> str:
 class Header:
     """What a file says about itself.
 
-    **Fields:** the `problem`'s name and `parameters` (JSON), the `grid`, one field name per channel, the number
-    of samples in the whole set, the random key they were drawn from (`key`, `key_impl`), the precision of
-    compute and storage, how many were computed at once, and the versions that did it.
+    **Fields:** the `problem`'s name and `parameters` (JSON), the `grid` (`None` for points without one), one field
+    name per channel, the number of samples in the whole set, the random key they were drawn from (`key`,
+    `key_impl`), the precision of compute and storage, how many were computed at once, the versions that did it,
+    and the `contents` beside plain fields.
     """
 
     problem: str
     parameters: str
-    grid: Grid
+    grid: Grid | None
     input_fields: tuple[str, ...]
     output_fields: tuple[str, ...]
     num_samples: int
@@ -65,41 +68,61 @@ class Header:
     batch_size: int = 1
     version: str = dataclasses.field(default_factory=_library_version)
     jax_version: str = jax.__version__
+    contents: Contents = dataclasses.field(default_factory=Contents)
 
     def __post_init__(self) -> None:
         names = self.input_fields + self.output_fields
-        if self.grid.ndim > len(SPATIAL_DIMS):
+        if self.grid is not None and self.grid.ndim > len(SPATIAL_DIMS):
             raise ValueError(
                 f"grid: expected 1 to {len(SPATIAL_DIMS)} space dimensions in a file, got {self.grid.ndim}; "
                 "keep these samples in memory (path=None)."
             )
-        if not self.input_fields or not self.output_fields or len(set(names)) != len(names):
+        if not self.input_fields or len(set(names)) != len(names):
             raise ValueError(
                 f"input_fields, output_fields: expected distinct names, one per channel, got {self.input_fields} and "
                 f"{self.output_fields}; name the same field at two times twice, as in 'u0' and 'u'."
             )
         for name in names:
-            if not isinstance(name, str) or not name or "/" in name or name.startswith("."):
-                raise ValueError(f"input_fields, output_fields: expected plain names, got {name!r}; use letters.")
+            check_name(name, "input_fields, output_fields")
         for name in json.loads(self.parameters):
-            if name in (*_WELL_ATTRIBUTES, "residual_norm") or name.startswith(_PREFIX) or "/" in name:
+            if name in (*WELL_ATTRIBUTES, "residual_norm") or name.startswith(_PREFIX) or "/" in name:
                 raise ValueError(f"parameters: expected names that the layout leaves free, got {name!r}; rename it.")
         if self.store_dtype not in STORE_DTYPES:
             raise ValueError(
                 f"store_dtype: expected one of {STORE_DTYPES}, got {self.store_dtype!r}; use one of these words."
             )
 
+    @property
+    def plain(self) -> bool:
+        """Whether there are only inputs and outputs on a grid, as all files of schema 1 have them."""
+        return self.contents == Contents() and bool(self.output_fields)
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of space."""
+        coords = self.contents.get("coords")
+        if self.grid is not None:
+            return self.grid.ndim
+        return 0 if coords is None else coords.shape[0]
+
+    def place(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """The group in which a field lies, and its shape in one sample."""
+        return self.contents.place(name in self.output_fields, self.grid)
+
     def attributes(self) -> dict[str, Any]:
         """Our root attributes."""
-        values: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        values: dict[str, Any] = {"schema_version": 1 if self.plain else SCHEMA_VERSION}
         for field in dataclasses.fields(self):
-            if field.name != "grid":
+            if field.name not in ("grid", "contents"):
                 value = getattr(self, field.name)
                 values[field.name] = np.asarray(value, np.uint32) if field.name == "key" else value
-        values["num_points"] = np.asarray(self.grid.num_points, np.int64)
-        values["domain_extent"] = np.asarray(self.grid.domain_extent, np.float64)
-        values["boundary"] = json.dumps(self.grid.boundary)
-        values["centering"] = list(self.grid.centering)
+        if not self.plain:
+            values["contents"] = self.contents.as_json()
+        if self.grid is not None:
+            values["num_points"] = np.asarray(self.grid.num_points, np.int64)
+            values["domain_extent"] = np.asarray(self.grid.domain_extent, np.float64)
+            values["boundary"] = json.dumps(self.grid.boundary)
+            values["centering"] = list(self.grid.centering)
         return {_PREFIX + name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
@@ -114,15 +137,19 @@ class Header:
                 "it is HDF5, but no file of neuralops.data.generate: the attribute 'neuralops_schema_version' is "
                 "missing; use read_hdf5 or read_mat, or generate it"
             )
-        if version != SCHEMA_VERSION:
-            raise ValueError(f"its schema is {version}, this library reads {SCHEMA_VERSION}; install a matching one")
+        if not 1 <= version <= SCHEMA_VERSION:
+            raise ValueError(f"its schema is {version}, this library reads 1 to {SCHEMA_VERSION}; install a newer one")
         values: dict[str, Any] = {}
         try:
             for field in dataclasses.fields(cls):
-                if field.name != "grid":
+                if field.name not in ("grid", "contents"):
                     value = file.attrs[_PREFIX + field.name]
                     kind = {"tuple": tuple, "int": int, "str": str}[str(field.type).split("[")[0]]
                     values[field.name] = kind(value.tolist() if isinstance(value, np.ndarray) else value)
+            contents = Contents() if version == 1 else Contents.of(file.attrs[_PREFIX + "contents"])
+            values["contents"] = contents
+            if contents.points is not None:
+                return cls(grid=None, **values)
             boundary = json.loads(file.attrs[_PREFIX + "boundary"])
             values["grid"] = Grid(
                 tuple(file.attrs[_PREFIX + "num_points"].tolist()),
@@ -174,6 +201,7 @@ def write_file(
     *,
     folder: Path | None = None,
     compression: int | None = None,
+    times: np.ndarray | None = None,
 ) -> None:
     """Writes samples, block after block, under a temporary name and renames it.
 
@@ -181,10 +209,12 @@ def write_file(
 
     - `blocks`: consecutive samples, `num_trajectories` together; either all with a `residual_norm` or none.
     - `folder`: where the temporary file lies, on the same file system; beside `path` unless given.
-    - `compression`: gzip level; `None` stores plain contiguous arrays, which read fastest.
+    - `compression`: gzip level, in chunks of one sample, of trajectories one frame; `None` stores plain contiguous
+      arrays, which read fastest.
+    - `times`: of the steps of trajectories.
     """
-    grid, names = header.grid, header.input_fields + header.output_fields
-    dims = SPATIAL_DIMS[: grid.ndim]
+    grid, names, steps = header.grid, header.input_fields + header.output_fields, header.contents.steps
+    dims = SPATIAL_DIMS[: grid.ndim] if grid is not None else ()
     # Versions of HDF5 that differ in their default format should still write the same bytes.
     with (
         atomic(path, folder or path.parent) as temporary,
@@ -193,8 +223,8 @@ def write_file(
     ):
         parameters = _scalars(header)
         file.attrs["dataset_name"] = header.problem.lower()
-        file.attrs["grid_type"] = "cartesian"
-        file.attrs["n_spatial_dims"] = grid.ndim
+        file.attrs["grid_type"] = "cartesian" if grid is not None else "points"
+        file.attrs["n_spatial_dims"] = header.ndim
         file.attrs["n_trajectories"] = num_trajectories
         file.attrs["simulation_parameters"] = list(parameters)
         for name, value in parameters.items():
@@ -204,36 +234,44 @@ def write_file(
 
         group = file.create_group("dimensions")
         group.attrs["spatial_dims"] = list(dims)
-        _dataset(group, "time", np.zeros(1, np.float32), sample_varying=False, time_varying=True)
+        times = np.zeros(1, np.float32) if times is None else times
+        _dataset(group, "time", times, sample_varying=False, time_varying=True)
         for axis, dim in enumerate(dims):
+            assert grid is not None
             _dataset(group, dim, grid.points(axis).astype(np.float32), sample_varying=False, time_varying=False)
 
         group = file.create_group("boundary_conditions")
         for axis, dim in enumerate(dims):
+            assert grid is not None
             _boundary(group, dim, grid, axis)
 
         scalars = file.create_group("scalars")
-        fields = file.create_group("t0_fields")
-        fields.attrs["field_names"] = list(names)
+        group = file.create_group("t0_fields")
+        group.attrs["field_names"] = [name for name in names if header.place(name)[0] == "t0_fields"]
         for order in (1, 2):
             file.create_group(f"t{order}_fields").attrs["field_names"] = []
+        fields = {}
         for name in names:
-            shape = (num_trajectories, *grid.shape)
-            options: dict[str, Any] = {}
-            if compression is not None:
-                options = {
-                    "chunks": (1, *grid.shape),
-                    "compression": "gzip",
-                    "compression_opts": compression,
-                    "shuffle": True,
-                }
-            data = fields.create_dataset(name, shape, header.store_dtype, track_times=False, **options)
-            data.attrs["dim_varying"] = np.ones(grid.ndim, bool)
+            where, shape = header.place(name)
+            data = _empty(file, f"{where}/{name}", (num_trajectories, *shape), header.store_dtype, compression, steps)
+            data.attrs["dim_varying"] = np.ones(len(shape) - bool(steps), bool)
             data.attrs["sample_varying"] = True
-            data.attrs["time_varying"] = False
+            data.attrs["time_varying"] = bool(steps)
+            fields[name] = data
+        stored = {}
+        for array in header.contents.arrays:
+            shape = array.whole_shape(num_trajectories)
+            data = _empty(file, array.path, shape, array.dtype, None if array.shared else compression, 0)
+            data.attrs["sample_varying"], data.attrs["time_varying"] = not array.shared, False
+            stored[array] = data
         for name, value in parameters.items():
             _dataset(scalars, name, np.asarray(value, np.float64), sample_varying=False, time_varying=False)
-        digests = {name: hashlib.sha256() for name in names}
+        digests = {data: hashlib.sha256() for data in (*fields.values(), *stored.values())}
+
+        def put(data: h5py.Dataset, where: Any, x: np.ndarray) -> None:
+            data[where] = x
+            digests[data].update(little_endian(x))
+
         start = 0
         for block in blocks:
             if start == 0:
@@ -244,16 +282,31 @@ def write_file(
             stop = start + len(block.inputs)
             for block_fields, x in ((header.input_fields, block.inputs), (header.output_fields, block.outputs)):
                 for channel, name in enumerate(block_fields):
-                    data = np.asarray(x)[:, channel].astype(header.store_dtype)
-                    fields[name][start:stop] = data
-                    digests[name].update(little_endian(data))
+                    field = np.asarray(x)[:, :, channel] if steps else np.asarray(x)[:, channel]
+                    put(fields[name], slice(start, stop), field.astype(header.store_dtype))
+            for array, data in stored.items():
+                if start == 0 or not array.shared:
+                    x = np.asarray(array.of(block)).astype(array.dtype)
+                    put(data, ... if array.shared else slice(start, stop), x)
             if block.residual_norm is not None:
                 scalars["residual_norm"][start:stop] = block.residual_norm
             start = stop
             disk.check()
         assert start == num_trajectories
-        for name, digest in digests.items():
-            fields[name].attrs[DIGEST] = digest.hexdigest()
+        for data, digest in digests.items():
+            data.attrs[DIGEST] = digest.hexdigest()
+        if steps:
+            file["dimensions/time"].attrs[DIGEST] = hashlib.sha256(little_endian(times)).hexdigest()
+
+
+def _empty(
+    file: h5py.File, path: str, shape: tuple[int, ...], dtype: str, compression: int | None, steps: int
+) -> h5py.Dataset:
+    options: dict[str, Any] = {}
+    if compression is not None and 0 not in shape:
+        chunk = (1, 1, *shape[2:]) if steps else (1, *shape[1:])
+        options = {"chunks": chunk, "compression": "gzip", "compression_opts": compression, "shuffle": True}
+    return file.create_dataset(path, shape, dtype, track_times=False, **options)
 
 
 def little_endian(x: np.ndarray) -> bytes:
@@ -273,7 +326,7 @@ def _boundary(group: h5py.Group, dim: str, grid: Grid, axis: int) -> None:
     The mask marks the first and last points of the axis, the ones next to the boundary; the values are those
     of the homogeneous condition.
     """
-    for name, word, index in _conditions(dim, grid, axis):
+    for name, word, index in conditions(dim, grid, axis):
         item = group.create_group(name)
         item.attrs["associated_dims"] = [dim]
         item.attrs["associated_fields"] = []
@@ -287,62 +340,9 @@ def _boundary(group: h5py.Group, dim: str, grid: Grid, axis: int) -> None:
         _dataset(item, "values", np.zeros(int(mask.sum()), np.float32))
 
 
-def _conditions(dim: str, grid: Grid, axis: int) -> list[tuple[str, str, tuple[int, ...]]]:
+def conditions(dim: str, grid: Grid, axis: int) -> list[tuple[str, str, tuple[int, ...]]]:
     """Group name, our word and marked points of each boundary condition along an axis."""
     low, high = grid.axes[axis].ends
     if low == high:
         return [(f"{dim}_{WELL_WORDS[low]}", low, (0, -1))]
     return [(f"{dim}_low_{WELL_WORDS[low]}", low, (0,)), (f"{dim}_high_{WELL_WORDS[high]}", high, (-1,))]
-
-
-def violations(file: h5py.File, header: Header) -> list[str]:
-    """Where an open file breaks the layout that its header promises, in words; reads no field data."""
-    found = [f"attribute {name!r} is missing" for name in _WELL_ATTRIBUTES if name not in file.attrs]
-    found += [f"group {name!r} is missing" for name in _GROUPS if not isinstance(_own(file, name), h5py.Group)]
-    if found:
-        return found
-    grid, count = header.grid, file.attrs["n_trajectories"]
-    if not isinstance(count, int | np.integer) or count < 1:
-        return [f"n_trajectories is {count!r}, not a positive integer"]
-    if file.attrs["n_spatial_dims"] != grid.ndim:
-        found.append(f"n_spatial_dims is {file.attrs['n_spatial_dims']}, but the grid has {grid.ndim} axes")
-    for name in np.asarray(file.attrs["simulation_parameters"]).tolist():
-        if name not in file.attrs:
-            found.append(f"simulation parameter {name!r} has no attribute")
-    for axis, dim in enumerate(SPATIAL_DIMS[: grid.ndim]):
-        points = _own(file["dimensions"], dim)
-        if not isinstance(points, h5py.Dataset) or points.shape != (grid.shape[axis],):
-            found.append(f"dimensions/{dim} is missing or does not have {grid.shape[axis]} points")
-        elif not np.array_equal(points[:], grid.points(axis).astype(np.float32)):
-            found.append(f"dimensions/{dim} does not hold the points of the grid {grid}")
-        for name, word, _ in _conditions(dim, grid, axis):
-            item = _own(file["boundary_conditions"], name)
-            if not isinstance(item, h5py.Group) or item.attrs.get("neuralops_boundary") != word:
-                found.append(f"boundary_conditions/{name} is missing or does not say {word!r}")
-    names = header.input_fields + header.output_fields
-    if set(np.asarray(file["t0_fields"].attrs.get("field_names", [])).tolist()) != set(names):
-        found.append(f"t0_fields does not list exactly the fields {list(names)}")
-    for name in names:
-        found += _array_violations(file["t0_fields"], name, (int(count), *grid.shape), header.store_dtype)
-    if "residual_norm" in file["scalars"]:
-        found += _array_violations(file["scalars"], "residual_norm", (int(count),), "float64")
-    return found
-
-
-def _own(group: h5py.Group, name: str) -> Any:
-    """A member stored in this file itself: a link could point at any file of the machine."""
-    return group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-
-
-def _array_violations(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) -> list[str]:
-    where, data = f"{group.name.strip('/')}/{name}", _own(group, name)
-    if not isinstance(data, h5py.Dataset):
-        return [f"{where} is missing"]
-    found = []
-    if data.shape != shape:
-        found.append(f"{where} has shape {data.shape}, expected {shape}")
-    if data.dtype != np.dtype(dtype):
-        found.append(f"{where} has dtype {data.dtype}, expected {dtype}")
-    if data.is_virtual or data.external:
-        found.append(f"{where} keeps its data in another file")
-    return found

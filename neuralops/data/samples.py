@@ -284,8 +284,8 @@ def check_samples(samples: Any, name: str = "samples", *, counted: Any = None, l
     samples = samples.map(native, native)
     if samples.outputs is None and labels:
         raise ValueError(
-            f"{name}.outputs: expected what the operator should make of the inputs, got None; give both, or train "
-            "without labels by objective=losses.physics(problem)."
+            f"{name}.outputs: expected what the operator should make of the inputs, got None; give both, cut "
+            "trajectories with data.windows, or train without labels by objective=losses.physics(problem)."
         )
     for field in ("inputs", "outputs"):
         x = getattr(samples, field)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import h5py
 
-from neuralops.data.layout import Header, violations
+from neuralops.data.checking import violations
+from neuralops.data.layout import Header
 from neuralops.data.samples import Samples
 from neuralops.data.source import HDF5Source
 

@@ -5,28 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
 import numpy as np
 
-from neuralops.arguments import existing_file, file_to_write
-from neuralops.data.layout import DIGEST, Header, as_json, little_endian, violations, write_file
-from neuralops.data.samples import Samples, check_finite, check_samples
+from neuralops.arguments import existing_file
+from neuralops.data.checking import blocks, spoiled, violations
+from neuralops.data.layout import Header, little_endian
+from neuralops.data.lazy import LazyArray
+from neuralops.data.samples import FIELDS, Samples
 from neuralops.grid import Grid
 
-_BLOCK = 64  # samples read at once where all of them are scanned
 _FAILURES = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, EOFError)
 
 
 class HDF5Source:
-    """A file written by `generate`, read lazily.
+    """A file written by `generate` or `write`, read lazily.
 
-    `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike;
+    `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike, and where the
+    file has them `"coords"`, `"query"`, `"mask"`, `"query_mask"` and a dictionary `"extras"`, as in `Samples`;
     `source[i:j]`, `source[[3, 1, 1]]` and `source[mask]` the same with a sample axis in front, as an array gives
     them; `source.load()` all of it as `Samples`. With `len` and integer indexing alone it is a data source for
-    Grain and a map-style data set for PyTorch's loader.
+    Grain and a map-style data set for PyTorch's loader: plain dictionaries are what both put together into batches.
+
+    The fields named in `source.shared` hold one array for all samples. It is read once, is the same object in
+    every item (do not write into it) and has no sample axis in `source[i:j]`; `fit` and `evaluate` keep it single. A
+    loader that stacks all fields makes one array per sample of it, which means the same.
+
+    Of a trajectory `"inputs"` are `(time, channels, *grid)`; `data.windows(source)` reads the frames it needs.
 
     The file is opened at the first read in each process, so a source can be pickled and survives a fork. Use
     it in a `with` block, or `close()` it; reading again opens it again.
@@ -38,6 +45,7 @@ class HDF5Source:
         # A worker process may run in another folder.
         self.path = existing_file(path, mend="make it with generate(...), or check the name").absolute()
         self._handle: tuple[int, h5py.File] | None = None
+        self._lazy: Samples | None = None
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
@@ -61,9 +69,19 @@ class HDF5Source:
             )
 
     @property
-    def grid(self) -> Grid:
-        """The grid of all fields."""
+    def grid(self) -> Grid | None:
+        """The grid of all fields; `None` when they lie on points without one."""
         return self.header.grid
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """The fields of `Samples` that are one array for all samples."""
+        return self.header.contents.shared
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """The times of the frames of trajectories, `(time,)`; `None` when fields are given at one time."""
+        return self._file["dimensions/time"][:] if self.header.contents.steps else None
 
     @property
     def problem(self) -> str:
@@ -98,16 +116,16 @@ class HDF5Source:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
-        if isinstance(index, slice):
-            chosen = range(*index.indices(len(self)))
-            step = abs(chosen.step)
-            rows = chosen if chosen.step > 0 else chosen[::-1]  # HDF5 reads forwards only
-            where: int | slice = slice(rows.start, rows.stop, step) if len(rows) else slice(0, 0)
-            sample = self._read(where)
-            return sample if chosen.step > 0 else {name: x[::-1] for name, x in sample.items()}
-        picked = self._rows(index)
-        return self._read(int(picked)) if picked.ndim == 0 else self._read_many(picked)
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        rows = index if isinstance(index, slice) else self._rows(index)
+        lazy = self.lazy()
+        sample = {
+            name: x if name in lazy.shared else x[rows]
+            for name in FIELDS
+            if (x := getattr(lazy, name)) is not None and name != "residual_norm"
+        }
+        extras = {name: x[rows] for name, x in lazy.extras.items()}
+        return {**sample, "extras": extras} if extras else sample
 
     def _rows(self, index: Any) -> np.ndarray:
         """The numbers of the samples that an integer, integers or a mask name, from 0, a mask's in order."""
@@ -131,31 +149,55 @@ class HDF5Source:
             raise IndexError(f"index: expected one of {len(self)} samples, got {outside.ravel()[0]}.")
         return np.where(rows < 0, rows + len(self), rows)
 
-    def _read(self, index: int | slice) -> dict[str, np.ndarray]:
-        fields, axis = self._file["t0_fields"], int(isinstance(index, slice))
-        return {
-            "inputs": np.stack([fields[name][index] for name in self.input_fields], axis),
-            "outputs": np.stack([fields[name][index] for name in self.output_fields], axis),
-        }
+    def array(self, path: str) -> h5py.Dataset:
+        """An array of the file under its path, such as `"t0_fields/u"`, for tools that read HDF5 themselves.
 
-    def _read_many(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Samples in any order, some more than once: each is read once, forwards, neighbours together."""
-        forwards, back = np.unique(rows, return_inverse=True)
-        runs = np.split(forwards, np.flatnonzero(np.diff(forwards) != 1) + 1)
-        parts = [self._read(slice(int(run[0]), int(run[-1]) + 1) if len(run) else slice(0, 0)) for run in runs]
-        return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+        It belongs to this process and is closed with the source.
+        """
+        return self._file[path]
+
+    def lazy(self) -> Samples:
+        """All samples as `Samples` whose arrays stay in the file until they are indexed.
+
+        Each has `shape`, `dtype` and indexing along its first two axes, `x[which, start:stop]`, which reads what it is
+        asked for and returns NumPy arrays. What all samples share is in memory.
+        """
+        if self._lazy is None:
+            place, steps = self.header.place, self.header.contents.steps
+            arrays: dict[str, Any] = {}
+            for name, fields in (("inputs", self.input_fields), ("outputs", self.output_fields)):
+                if fields:
+                    paths = tuple(f"{place(field)[0]}/{field}" for field in fields)
+                    arrays[name] = LazyArray(self, paths, 2 if steps else 1)
+            extras: dict[str, Any] = {}
+            for array in self.header.contents.arrays:
+                x = self._file[array.path][...] if array.shared else LazyArray(self, (array.path,))
+                (extras if array.extra else arrays)[array.name] = x
+            residual = LazyArray(self, ("scalars/residual_norm",)) if "residual_norm" in self._file["scalars"] else None
+            self._lazy = Samples(**arrays, residual_norm=residual, extras=extras, shared=self.shared)
+        return self._lazy
 
     def load(self) -> Samples:
         """All samples in memory."""
-        whole = self[:]
-        return Samples(whole["inputs"], whole["outputs"], self.residual_norm)
+        return Samples(**self[:], residual_norm=self.residual_norm, shared=self.shared)
 
     def sha256(self) -> str:
-        """A digest of the numbers: inputs, then outputs, `(samples, channels, *grid)` in C order, little endian."""
+        """A digest of the numbers: inputs, then outputs, `(samples, channels, *grid)` in C order, little endian.
+
+        Then, where there are such, each under its path in the file, the times and the arrays of `neuralops_points`
+        and `neuralops_extras`.
+        """
         digest = hashlib.sha256()
-        for name in ("inputs", "outputs"):
-            for start in range(0, len(self), _BLOCK):
-                digest.update(little_endian(self[start : start + _BLOCK][name]))
+        lazy = self.lazy()
+        for x in (lazy.inputs, lazy.outputs):
+            for rows in [] if x is None else blocks(self._file[x.paths[0]]):
+                digest.update(little_endian(x[rows]))
+        times = ["dimensions/time"] if self.header.contents.steps else []
+        for path in times + [array.path for array in self.header.contents.arrays]:
+            digest.update(path.encode())
+            whole = path in times or any(a.path == path and a.shared for a in self.header.contents.arrays)
+            for where in [...] if whole else blocks(self._file[path]):
+                digest.update(little_endian(self._file[path][where]))
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -171,75 +213,23 @@ class HDF5Source:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handle": None}
+        return {**self.__dict__, "_handle": None, "_lazy": None}
 
     def __repr__(self) -> str:
-        return f"HDF5Source({str(self.path)!r}, {self.problem}, {len(self)} samples on {self.grid.shape})"
+        shape = self.header.place(self.input_fields[0])[1]
+        return f"HDF5Source({str(self.path)!r}, {self.problem}, {len(self)} samples on {shape})"
 
 
 def open(path: str | os.PathLike[str]) -> HDF5Source:
-    """Opens a file written by `generate`; reads its header only.
+    """Opens a file written by `generate` or `write`; reads its header only.
 
     **Raises:** `FileNotFoundError`; `ValueError` saying what is wrong with the file and what to do.
     """
     return HDF5Source(path)
 
 
-def write(
-    path: str | os.PathLike[str],
-    samples: Samples | tuple[Any, Any],
-    *,
-    grid: Grid,
-    name: str,
-    input_fields: Sequence[str],
-    output_fields: Sequence[str],
-    parameters: Mapping[str, Any] | None = None,
-    compression: int | None = None,
-) -> HDF5Source:
-    """Writes arrays of your own in the layout of `generate`, so that every tool can read them.
-
-    **Arguments:**
-
-    - `samples`: `Samples` or a pair `(inputs, outputs)` of arrays `(samples, channels, *grid)`.
-    - `grid`: the grid of all fields: extent, boundary and centring as they were when the data were made.
-    - `name`: what the data set is called.
-    - `input_fields`, `output_fields`: one distinct name per channel.
-    - `parameters`: numbers and words that describe how the data came about.
-    - `compression`: gzip level 0 to 9, `None` for none.
-
-    **Returns:** the opened file. It appears under its name only when it is whole.
-
-    **Raises:** `ValueError` when shapes, names and grid do not fit, on NaN, or when `path` exists or is a folder;
-    `OSError` when nothing can be written there or the disk is full.
-    """
-    target = file_to_write(path)
-    samples = check_samples(samples)
-    for field, x, names in (("inputs", samples.inputs, input_fields), ("outputs", samples.outputs, output_fields)):
-        if isinstance(names, str) or x.shape[1:] != (len(names), *grid.shape):
-            raise ValueError(
-                f"samples.{field}: expected shape (samples, {len(names)}, {', '.join(map(str, grid.shape))}) for the "
-                f"fields {names!r} on this grid, got {tuple(x.shape)}; name each channel and give the arrays' grid."
-            )
-    if target.exists():
-        raise ValueError(f"path: expected a new file, but {str(path)!r} is there; give another path or move the file.")
-    inputs, outputs = np.asarray(samples.inputs), np.asarray(samples.outputs)
-    header = Header(
-        problem=name,
-        parameters=as_json(parameters or {}),
-        grid=grid,
-        input_fields=tuple(input_fields),
-        output_fields=tuple(output_fields),
-        num_samples=len(inputs),
-        store_dtype=str(np.promote_types(np.result_type(inputs, outputs), np.float32)),
-    )
-    residual = None if samples.residual_norm is None else np.asarray(samples.residual_norm, np.float64)
-    block = Samples(inputs, outputs, residual)
-    write_file(target, header, [block], len(inputs), compression=compression)
-    return HDF5Source(target)
-
-
 def validate(path: str | os.PathLike[str]) -> None:
-    """Checks a whole file: header, sizes, coordinates, digests, and that every number in it is finite.
+    """Checks a whole file: header, sizes, coordinates, digests, and that every number that counts is finite.
 
     **Raises:** `FileNotFoundError`; `ValueError` listing all that breaks the layout.
     """
@@ -248,7 +238,7 @@ def validate(path: str | os.PathLike[str]) -> None:
         if len(source) != source.header.num_samples:
             found.append(f"it holds {len(source)} samples, its header promises {source.header.num_samples}")
         try:
-            found += _scan(source)
+            found += spoiled(source._file, source.header)
         except _FAILURES as error:
             found.append(f"its data cannot be read ({error})")
         if found:
@@ -256,22 +246,3 @@ def validate(path: str | os.PathLike[str]) -> None:
                 f"path: {str(path)!r} breaks the layout of neuralops.data: {'; '.join(found)}; "
                 "delete it and generate it again."
             )
-
-
-def _scan(source: HDF5Source) -> list[str]:
-    found = []
-    for name in source.input_fields + source.output_fields:
-        data, digest = source._file["t0_fields"][name], hashlib.sha256()
-        for start in range(0, len(source), _BLOCK):
-            x = data[start : start + _BLOCK]
-            digest.update(little_endian(x))
-            try:
-                check_finite(x, f"t0_fields/{name}", start)
-            except ValueError as error:
-                found.append(str(error).split(";")[0])
-        if data.attrs.get(DIGEST) != digest.hexdigest():
-            found.append(f"t0_fields/{name} does not have the digest it was written with")
-    residual = source.residual_norm
-    if residual is not None and not (np.isfinite(residual) & (residual >= 0)).all():
-        found.append("scalars/residual_norm holds numbers that are no residuals")
-    return found

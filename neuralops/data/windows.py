@@ -9,6 +9,7 @@ import numpy as np
 
 from neuralops.arguments import count
 from neuralops.data.samples import POINTS, Samples, checked_index, shared_fields
+from neuralops.data.source import HDF5Source
 
 
 class Windows:
@@ -73,7 +74,8 @@ def windows(trajectories: Any, *, history: int = 1, horizon: int = 1, stride: in
     **Arguments:**
 
     - `trajectories`: `(samples, time, channels, *grid)`, an array or whatever is indexed like one (an HDF5 data set);
-      or `Samples` that hold such inputs, with points, masks and extras of each trajectory or shared by all.
+      or `Samples` that hold such inputs, with points, masks and extras of each trajectory or shared by all; or what
+      `data.open` returns, of which only the frames of a window are read.
     - `history`: frames in the input, stacked in its channels: `(history * channels, *grid)`, the oldest first.
     - `horizon`: frames in the output, stacked alike. `losses.rollout(horizon, loss)` and `metrics.per_step` take
       them apart again.
@@ -85,6 +87,8 @@ def windows(trajectories: Any, *, history: int = 1, horizon: int = 1, stride: in
     """
     sizes = {"history": history, "horizon": horizon, "stride": stride}
     history, horizon, stride = (count(value, name) for name, value in sizes.items())
+    if isinstance(trajectories, HDF5Source):
+        trajectories = trajectories.lazy()
     samples = trajectories if isinstance(trajectories, Samples) else Samples(trajectories)
     shape = tuple(getattr(samples.inputs, "shape", ()))
     if len(shape) < 4 or not jnp.issubdtype(samples.inputs.dtype, jnp.floating):

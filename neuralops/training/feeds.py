@@ -102,7 +102,10 @@ class ArrayData:
 
 
 class SourceData:
-    """A source with `len` and integer indexing; its items are `Samples`, pairs or mappings of one sample."""
+    """A source with `len` and integer indexing; its items are `Samples`, pairs or mappings of one sample.
+
+    Fields of mappings that the source names in `shared` are one array for all samples, as in `Samples`.
+    """
 
     def __init__(self, source: Any, loaded: Loaded, name: str, labels: bool = True, counted: Any = None) -> None:
         self.source, self.loaded, self.name, self.labels, self.counted = source, loaded, name, labels, counted
@@ -118,7 +121,9 @@ class SourceData:
         item = self.source[index]
         ours = isinstance(item, Samples | tuple | list) or (isinstance(item, Mapping) and {"inputs", "x"} & set(item))
         if self.labels or ours:
+            shared = getattr(self.source, "shared", ()) if isinstance(item, Mapping) else ()
             item = as_samples(item, f"{self.name}[{index}]")
+            item = item.replace(shared=tuple(shared)) if shared else item
         return jax.tree.map(np.asarray, item)
 
     def _batch(self, rows: np.ndarray, items: list[Any]) -> Any:
