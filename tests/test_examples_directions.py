@@ -13,7 +13,7 @@ import neuralops as no
 def test_a_trained_direction_halves_the_steps_of_cg(tmp_path, monkeypatch, capsys):
     """Section 11, test 12 of the fact sheet: on held-out right-hand sides, at one, two and four times the size."""
     module = load("deep_conjugate_direction")
-    monkeypatch.setattr(sys, "argv", ["x", "--output", str(tmp_path), "--quiet", "--num-train", "1000"])
+    monkeypatch.setattr(sys, "argv", ["x", "--output", str(tmp_path), "--quiet", "--num-train", "2000"])
     module.main()
     report = (tmp_path / "report.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.splitlines() if line.startswith("| ")]

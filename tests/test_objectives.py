@@ -297,3 +297,15 @@ def test_bad_input_is_refused(case):
 def test_metrics_beside_an_objective_are_those_of_evaluate():
     op, history = train(start(), (X, Y), objective=draws, validation=(X, Y), metrics=(metrics.relative_l2,))
     assert history.metrics["relative_l2"][-1] == pytest.approx(evaluate(op, (X, Y))["relative_l2"].mean(), rel=1e-6)
+
+
+def test_names_of_ones_own_beside_x_stay_a_mapping():
+    """A field called x is no pair when names are there that `Samples` has not."""
+    seen = []
+
+    def objective(op, batch, *, key):
+        seen.append(sorted(batch))
+        return jnp.mean((op(batch["x"]) - batch["points"]) ** 2)
+
+    train(start(), {"x": X, "points": Y}, objective=objective, num_epochs=1)
+    assert seen[0] == ["points", "x"]

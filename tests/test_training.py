@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from neuralops import checkpoint, losses, metrics
-from neuralops.data import Samples
+from neuralops.data import Normalized, Samples
 from neuralops.grid import Grid
 from neuralops.models import FNO
 from neuralops.operator import AbstractOperator, Envelope
@@ -274,6 +274,8 @@ def test_a_declared_projection_follows_every_step():
     assert seen[0] == pytest.approx(0.2)  # 1 - 0.2 * 2 * (1 + 1)
     assert seen[1:] == [0.0, 0.0, 0.0]
     assert float(op.weight) == 0
+    inside, _ = quick(Normalized(NonNegative(jnp.ones(()))), (x, -x), optimizer=optax.sgd(0.2), num_epochs=4)
+    assert float(inside.op.weight) == 0  # of what is wrapped too
 
 
 OPTIMIZERS = {

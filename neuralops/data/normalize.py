@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.operator import AbstractOperator, Envelope, as_operator, envelope_of, keywords_of
+from neuralops.operator import AbstractOperator, Envelope, as_operator, envelope_of, keywords_of, project_inside
 
 CONSTANT_CHANNEL = 1e-7  # a deviation at most this fraction of |mean| is rounding (float32), not variation
 
@@ -210,6 +210,11 @@ class Normalized(AbstractOperator):
     @property
     def envelope(self) -> Envelope:
         return envelope_of(self.op)
+
+    @property
+    def project(self) -> Any:
+        """That of `op`, where it declares one."""
+        return project_inside(self)
 
     @property
     def keywords(self) -> frozenset[str]:

@@ -236,6 +236,11 @@ def check_finite(x: Any, name: str, offset: int = 0, mask: Any = None) -> None:
         )
 
 
+def names_samples(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping holds fields of `Samples` and nothing else."""
+    return any({first} <= set(data) <= {first, second, *FIELDS, "extras"} for first, second in NAMES)
+
+
 def as_samples(data: Any, name: str = "samples") -> Samples:
     """`Samples` of a pair, or of a mapping that calls its arrays `inputs`, `outputs` or `x`, `y`.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from neuralops.data.samples import Samples, as_samples, check_samples, sample_leaves
+from neuralops.data.samples import Samples, as_samples, check_samples, names_samples, sample_leaves
 
 READ_AHEAD = 2  # feeds of a source held ready
 GROUP = 8  # batches of a source in one feed: several steps per call are much cheaper than one (see steps.py)
@@ -119,7 +119,7 @@ class SourceData:
 
     def _item(self, index: int) -> Any:
         item = self.source[index]
-        ours = isinstance(item, Samples | tuple | list) or (isinstance(item, Mapping) and {"inputs", "x"} & set(item))
+        ours = isinstance(item, Samples | tuple | list) or (isinstance(item, Mapping) and names_samples(item))
         if self.labels or ours:
             shared = getattr(self.source, "shared", ()) if isinstance(item, Mapping) else ()
             item = as_samples(item, f"{self.name}[{index}]")
@@ -215,7 +215,7 @@ def as_data(
             )
     listed = isinstance(data, list) and bool(data) and isinstance(data[0], Samples | tuple | Mapping)  # a source
     if (isinstance(data, Samples | tuple | list) and not listed) or (
-        isinstance(data, Mapping) and (labels or {"inputs", "x"} & set(data))
+        isinstance(data, Mapping) and (labels or names_samples(data))
     ):
         return ArrayData.of(check_samples(data, name, labels=labels, counted=counted), loaded)
     is_source = hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping | str)
