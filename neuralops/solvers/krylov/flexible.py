@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from neuralops.arguments import count
-from neuralops.solvers.algebra.vectors import Dot, apply, select
+from neuralops.solvers.algebra.vectors import Dot, apply, select, sized
 from neuralops.solvers.krylov.directions import Directions, no_directions, orthogonalised, remember, search, stepped
 from neuralops.solvers.krylov.iteration import (
     RUNNING,
@@ -97,14 +97,15 @@ class FlexibleCG(AbstractMethod):
 
         def begin(r: Any, dtype: Any) -> _Memory:
             nothing = jnp.zeros((), dtype)
-            return _Memory(no_directions(self.memory, r, dtype), nothing, nothing + POOR, jnp.zeros((), bool))
+            return _Memory(no_directions(A, self.memory, r, dtype, dot), nothing, nothing + POOR, jnp.zeros((), bool))
 
         def step(at: Step) -> Step:
             memory: _Memory = at.memory
             z = at.r
             if self.preconditioner is not None:
-                z = select(memory.plain, at.r, apply("preconditioner", self.preconditioner, at.r))
-            found = search(A, orthogonalised(memory.kept, z, dot), at.r, dot)
+                answer, _ = sized(apply("preconditioner", self.preconditioner, at.r), dot.mesh_axes)
+                z = select(memory.plain, at.r, answer)
+            found = search(A, memory.kept.unit, orthogonalised(memory.kept, z, dot), at.r, dot)
             x, r = stepped(found, at.x, found.alpha, found.d), stepped(found, at.r, -found.fall, found.q)
 
             # Steepest descent gains r.r / (largest eigenvalue) of the squared energy error at least, and the largest
