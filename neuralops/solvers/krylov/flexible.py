@@ -8,10 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array
 
 from neuralops.arguments import count
-from neuralops.solvers.algebra.vectors import Dot, apply, select, sized
+from neuralops.solvers.algebra.vectors import Dot, apply, largest, power_of_two, select
 from neuralops.solvers.krylov.directions import Directions, no_directions, orthogonalised, remember, search, stepped
 from neuralops.solvers.krylov.iteration import (
     RUNNING,
@@ -34,6 +35,7 @@ class _Memory(NamedTuple):
     kept: Directions
     sharpest: Array  # the largest eigenvalue of A seen so far, from below
     standard: Array  # what the last step along the residual gained, relative to what steepest descent is sure to gain
+    unit: Array  # a power of two of the size of answers, 0 before a proper one
     plain: Array  # whether the next direction is to be made from the residual itself
 
 
@@ -97,13 +99,19 @@ class FlexibleCG(AbstractMethod):
 
         def begin(r: Any, dtype: Any) -> _Memory:
             nothing = jnp.zeros((), dtype)
-            return _Memory(no_directions(A, self.memory, r, dtype, dot), nothing, nothing + POOR, jnp.zeros((), bool))
+            kept = no_directions(A, self.memory, r, dtype, dot)
+            return _Memory(kept, nothing, nothing + POOR, nothing, jnp.zeros((), bool))
 
         def step(at: Step) -> Step:
             memory: _Memory = at.memory
-            z = at.r
+            z, unit = at.r, memory.unit
             if self.preconditioner is not None:
-                answer, _ = sized(apply("preconditioner", self.preconditioner, at.r), dot.mesh_axes)
+                answer = apply("preconditioner", self.preconditioner, at.r)
+                look = lambda: largest(answer, dot.mesh_axes).astype(unit.dtype)
+                unit = lax.cond(unit > 0, lambda: unit, look)  # once, for a look costs a twentieth of a cheap cycle
+                unit = jnp.where(jnp.isfinite(unit), power_of_two(unit) * (unit > 0), 0)
+                scale = 1 / jnp.where(unit > 0, unit, 1)
+                answer = jax.tree.map(lambda v: scale.astype(v.dtype) * v, answer)
                 z = select(memory.plain, at.r, answer)
             found = search(A, memory.kept.unit, orthogonalised(memory.kept, z, dot), at.r, dot)
             x, r = stepped(found, at.x, found.alpha, found.d), stepped(found, at.r, -found.fall, found.q)
@@ -123,7 +131,7 @@ class FlexibleCG(AbstractMethod):
             ends = ~found.usable & (last | indefinite)
             ended = jnp.where(found.finite, Result.breakdown, Result.nonfinite)
             code = jnp.where(ends, ended, RUNNING).astype(jnp.int32)
-            after = _Memory(remember(memory.kept, found), sharpest, standard, poor)
+            after = _Memory(remember(memory.kept, found), sharpest, standard, unit, poor)
             return Step(x, r, dot(r, r), after, code, poor)
 
         return iterate(system._replace(dot=dot), self, begin, step)
