@@ -26,8 +26,8 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 darcy: $(VENV)/.plot  ## data, training, judgement, figure
 	$(BIN)/python examples/darcy.py
 
-test: $(VENV)/.test  ## the quick tests, under ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(VENV)/.test  ## the quick tests, some minutes on two cores; a file's tests share what they compile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test  ## the longer studies, with all of XLA's optimisations
 	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow

@@ -47,14 +47,69 @@ def _scalar(value: Any) -> Any:
 def as_path(value: Any, name: str = "path") -> Path:
     """A path with `~` resolved; environment variables are the shell's business.
 
-    **Raises:** `ValueError` when it is none, or `~` names nobody's home.
+    **Raises:** `ValueError` when it is none, empty, holds a NUL character, or `~` names nobody's home.
     """
-    if not isinstance(value, str | os.PathLike):
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(text, str):
         raise ValueError(f"{name}: expected a path, got {type(value).__name__}; give the file's name.")
+    if not text or "\0" in text:
+        raise ValueError(f"{name}: expected a path, got {text!r}; give a name, without NUL characters.")
     try:
-        return Path(value).expanduser()
+        return Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{name}: expected a home folder for {str(value)!r}, got none; write the path out.") from error
+        raise ValueError(f"{name}: expected a home folder for {text!r}, got none; write the path out.") from error
+
+
+def existing_file(value: Any, name: str = "path", mend: str = "check the name") -> Path:
+    """The path of a file that is there and may be read.
+
+    **Raises:** `ValueError` when it is no path or a folder; `FileNotFoundError`; `PermissionError`; `OSError` when the
+    system cannot look it up.
+    """
+    path = as_path(value, name)
+    if _is_folder(path, name):
+        raise ValueError(f"{name}: expected a file, got the folder {str(value)!r}; name a file in it.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: expected a file, got {str(value)!r}, which is not there; {mend}.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(
+            f"{name}: expected a file that may be read, got {str(value)!r}; change its permissions, or copy it."
+        )
+    return path
+
+
+def file_to_write(value: Any, name: str = "path") -> Path:
+    """The path of a file that can be written, there already or not; makes nothing.
+
+    **Raises:** `ValueError` when it is no path, a folder, or lies in what is a file; `PermissionError` when its folder
+    does not let anything be written; `OSError` when the system cannot look it up.
+    """
+    path = as_path(value, name)
+    if _is_folder(path, name) or os.fspath(value).endswith(("/", os.sep)):
+        raise ValueError(f"{name}: expected the name of a file, got the folder {str(value)!r}; add a file name.")
+    folder = next(above for above in path.absolute().parents if above.exists())
+    if not folder.is_dir():
+        raise ValueError(
+            f"{name}: expected a path in a folder, got {str(value)!r}, but {str(folder)!r} is a file; name another."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{name}: expected a folder that may be written, got {str(value)!r} in {str(folder)!r}; change its "
+            "permissions, or give another path."
+        )
+    return path
+
+
+def _is_folder(path: Path, name: str) -> bool:
+    try:
+        path.lstat()
+        return path.is_dir()
+    except (FileNotFoundError, NotADirectoryError):  # the latter: something above it is a file
+        return False
+    except OSError as error:  # too long a name, a folder on the way that may not be entered, links in a circle
+        raise OSError(
+            error.errno, f"{name}: expected a path, got {str(path)!r} ({error.strerror}); give another one"
+        ) from error
 
 
 def check_plain(x: Any, name: str) -> None:

@@ -117,8 +117,9 @@ class AbstractOperator(eqx.Module):
 def as_operator(function: Any) -> Any:
     """Wraps a callable once, so that it can travel through JAX transformations and be trained.
 
-    A plain function becomes a `jax.tree_util.Partial`. A module with leaves that are no real floating arrays (the
-    activation functions of an `eqx.nn.MLP`) becomes `Partitioned`: its floating arrays train, the rest is fixed.
+    A plain function becomes a `jax.tree_util.Partial`. An Equinox module with leaves that are no floating arrays (the
+    activation functions of an `eqx.nn.MLP`, counts), or a `Partial` over one, becomes `Partitioned`: its floating
+    arrays train, the rest is fixed.
     A pytree of floating arrays (an operator, an NNX module, a `Partial`) is returned as it is.
 
     **Raises:** `ValueError` when `function` cannot be called.
@@ -129,26 +130,38 @@ def as_operator(function: Any) -> Any:
             "pass an operator, a function or jax.tree_util.Partial(apply, params)."
         )
     if jax.tree_util.all_leaves([function]):  # opaque to JAX: a function, a lambda, a bound method
-        return jax.tree_util.Partial(function)
-    if isinstance(function, eqx.Module) and not all(map(_is_array, jax.tree.leaves(function))):
-        return Partitioned(function)
-    return function
+        return jax.tree_util.Partial(_Closed(function) if isinstance(function, functools.partial) else function)
+    fixed = [leaf for leaf in jax.tree.leaves(function) if not _is_parameter(leaf)]
+    if isinstance(function, functools.partial):  # counts among parameters are a mistake, functions are not
+        return Partitioned(function) if any(not hasattr(leaf, "dtype") for leaf in fixed) else function
+    foreign = isinstance(function, eqx.Module) and not isinstance(function, AbstractOperator)
+    return Partitioned(function) if foreign and fixed else function
 
 
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+def _is_parameter(leaf: Any) -> bool:
+    """Shapes without values count too: skeletons of operators are made of them."""
+    return hasattr(leaf, "shape") and jnp.issubdtype(getattr(leaf, "dtype", bool), jnp.inexact)
 
 
 def keywords_of(op: Any) -> frozenset[str]:
-    """The extra inputs that an operator names, among `coords`, `query`, `mask` and `key`."""
+    """The extra inputs that an operator names, among `coords`, `query`, `mask` and `key`.
+
+    The field itself is no extra input, whatever its name; nor is what a `functools.partial` has bound.
+    """
     if isinstance(op, AbstractOperator):
         return op.keywords
     try:
-        names = set(inspect.signature(op).parameters)
+        parameters = list(inspect.signature(op).parameters.values())
     except (TypeError, ValueError):  # a builtin
         return frozenset()
+    if parameters and parameters[0].kind in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        parameters = parameters[1:]
     bound = op.keywords if isinstance(op, functools.partial) else {}
-    return frozenset(KEYWORDS) & names - set(bound)
+    takes = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(KEYWORDS) & {p.name for p in parameters if p.kind in takes} - set(bound)
 
 
 class ByIdentity:
@@ -176,12 +189,27 @@ class ByIdentity:
         return isinstance(other, ByIdentity) and self.value is other.value
 
 
+class _Closed(ByIdentity):
+    """A `functools.partial` that keeps its signature inside a `Partial` of JAX, without what it has bound."""
+
+    def __init__(self, function: functools.partial[Any]) -> None:
+        super().__init__(function)
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # of a builtin
+            return
+        free = [x for name, x in signature.parameters.items() if name not in function.keywords]
+        self.__signature__ = signature.replace(parameters=free)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.value(*args, **keywords)
+
+
 class Partitioned(AbstractOperator):
     """A module of another library as an operator: its floating arrays are the leaves, all else is structure.
 
-    `partitioned.module` is the module again, with the arrays as they are now.
-
-    **Raises:** `ValueError` when it has no floating array.
+    `partitioned.module` is the module again, with the arrays as they are now. When the module declares `project()`, so
+    does this.
     """
 
     arrays: Any
@@ -192,6 +220,14 @@ class Partitioned(AbstractOperator):
         self.arrays, rest = eqx.partition(module, eqx.is_inexact_array)
         leaves, self.structure = jax.tree.flatten(rest)
         self.rest = tuple(map(ByIdentity.of, leaves))
+
+    @property
+    def project(self) -> Any:
+        project = self.module.project  # missing here when it is missing there
+        return lambda: Partitioned(project())
+
+    def __reduce__(self) -> Any:  # a copied structure is not equal to the one it was copied from
+        return Partitioned, (self.module,)
 
     @property
     def module(self) -> Any:
@@ -212,6 +248,15 @@ class Partitioned(AbstractOperator):
 def original(op: Any) -> Any:
     """The operator as its owner knows it: the module inside a `Partitioned`."""
     return op.module if isinstance(op, Partitioned) else op
+
+
+def project_inside(wrapper: Any) -> Any:
+    """`project` of a wrapper, which projects what it wraps.
+
+    **Raises:** `AttributeError` when that declares none: then the wrapper has none either.
+    """
+    project = wrapper.op.project
+    return lambda: eqx.tree_at(lambda w: w.op, wrapper, project())
 
 
 def envelope_of(op: Any) -> Envelope:
@@ -342,15 +387,18 @@ def as_pair(constructor: Callable[..., Any], *args: Any, **kwargs: Any) -> Pair:
     ```
     """
 
-    def build(key: Array) -> Any:
-        return constructor(*args, key=key, **kwargs)
-
+    build = functools.partial(_build, constructor, args, kwargs)
     skeleton = eqx.filter_eval_shape(build, jax.random.key(0))  # the structure, without allocating weights
+    return Pair(functools.partial(_init, build), functools.partial(_apply, skeleton))
 
-    def init(key: Array) -> dict[str, Array]:
-        return named_leaves(build(key))
 
-    def apply(params: dict[str, Array], u: Array, /, **keywords: Any) -> Array:
-        return with_leaves(skeleton, params)(u, **keywords)
+def _build(constructor: Any, args: Any, kwargs: Any, key: Array) -> Any:
+    return constructor(*args, key=key, **kwargs)
 
-    return Pair(init, apply)
+
+def _init(build: Any, key: Array) -> dict[str, Array]:
+    return named_leaves(build(key))
+
+
+def _apply(skeleton: Any, params: dict[str, Array], u: Array, /, **keywords: Any) -> Array:
+    return with_leaves(skeleton, params)(u, **keywords)

@@ -10,8 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import count, flag
-from neuralops.operator import AbstractOperator, Envelope, as_operator, envelope_of, keywords_of
+from neuralops.arguments import check_plain, count, flag
+from neuralops.operator import (
+    AbstractOperator,
+    Envelope,
+    as_operator,
+    check_field,
+    envelope_of,
+    keywords_of,
+    project_inside,
+)
 
 __all__ = ["At", "Constant", "Rollout", "advance", "at", "rollout"]
 
@@ -52,6 +60,7 @@ class At(AbstractOperator):
                     f"{name}: expected one of the extra inputs that {type(op).__name__} names, {sorted(named)}, got "
                     f"{name}; leave it out, or take an operator with points."
                 )
+            check_plain(value, name)
             if isinstance(value, jax.core.Tracer):
                 raise ValueError(
                     f"{name}: expected an array with values, got a traced one; at() fixes an array for good, inside a "
@@ -72,6 +81,10 @@ class At(AbstractOperator):
     @property
     def envelope(self) -> Envelope:
         return envelope_of(self.op)
+
+    @property
+    def project(self) -> Any:
+        return project_inside(self)
 
     def __call__(self, u: Array, /, **keywords: Any) -> Array:
         fixed = {name: jnp.asarray(value.array) for name, value in self._fixed.items()}
@@ -115,7 +128,7 @@ def rollout(
       its channels, the oldest first; each output is appended and the oldest channels are dropped.
     - `start`: the frames to begin with.
     - `num_steps`: how often `op` is applied.
-    - `key`: split into one for each step, for an operator that draws random numbers.
+    - `key`: split into one for each step, for an operator that draws random numbers; others do not get it.
     - `recompute`: whether gradients compute each step anew instead of keeping what is inside it: memory then grows
       with the frames alone, for about a third more time.
     - `keywords`: `coords` and the like, handed to every step.
@@ -126,7 +139,12 @@ def rollout(
     """
     op = as_operator(op)
     num_steps, recompute = count(num_steps, "num_steps"), flag(recompute, "recompute")
-    out = jax.eval_shape(lambda op, u: op(u, **keywords), op, start)
+    check_field(start, channels=None, ndim=None, name="start", where="rollout")
+    start = jnp.asarray(start)
+    if "key" not in keywords_of(op):
+        key = None
+    with_key = keywords if key is None else {**keywords, "key": key}  # some operators do not run without
+    out = jax.eval_shape(lambda op, u: op(u, **with_key), op, start)
     if out.shape[1:] != start.shape[1:] or out.dtype != start.dtype:
         raise ValueError(
             f"op: expected an operator that stays on the grid and in the dtype of start, {start.shape} {start.dtype}, "
@@ -138,7 +156,9 @@ def rollout(
         new = op(state, **keywords) if key is None else op(state, key=key, **keywords)
         return advance(state, new), new
 
-    return jax.lax.scan(jax.checkpoint(step) if recompute else step, start, keys, length=num_steps)[1]
+    # The body of a scan is compiled by itself, so nothing has to keep XLA from merging what is computed twice.
+    body = jax.checkpoint(step, prevent_cse=False) if recompute else step
+    return jax.lax.scan(body, start, keys, length=num_steps)[1]
 
 
 class Rollout(AbstractOperator):
@@ -161,6 +181,10 @@ class Rollout(AbstractOperator):
     @property
     def envelope(self) -> Envelope:
         return envelope_of(self.op)
+
+    @property
+    def project(self) -> Any:
+        return project_inside(self)
 
     @property
     def keywords(self) -> frozenset[str]:

@@ -13,9 +13,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from neuralops import checkpoint
+from neuralops.checkpoint import description
 from neuralops.data import Normalized, Normalizer
 from neuralops.models import FNO
-from neuralops.operator import AbstractOperator, Envelope, named_leaves
+from neuralops.operator import AbstractOperator, Envelope, Partitioned, as_operator, named_leaves
+from neuralops.wrappers import Rollout, at
 
 
 class Pointwise(AbstractOperator):
@@ -106,19 +108,114 @@ def test_double_precision_is_never_narrowed(tmp_path, getkey):
         checkpoint.load(tmp_path / "op")
 
 
+def save_with_warning(path, op, reason):
+    """The warning names the reason, what `load` will need, and the line of the user."""
+    with pytest.warns(UserWarning, match=rf"holds arrays only \(.*{reason}.*load\(path, like=op\)") as caught:
+        checkpoint.save(path, op)
+    assert [w.filename for w in caught] == [__file__]
+
+
 def test_an_operator_of_foreign_parts_is_read_into_a_skeleton(tmp_path, getkey):
     op, other = Pointwise(2, key=getkey()), Pointwise(2, key=getkey())
-    checkpoint.save(tmp_path / "op", op)
+    save_with_warning(tmp_path / "op", op, "Pointwise is not a class of this library")
     with pytest.raises(ValueError, match=r"Pointwise is not a class of this library.*like=op"):
         checkpoint.load(tmp_path / "op")
     assert_same(checkpoint.load(tmp_path / "op", like=other), op)
     wrapped = Normalized(Pointwise(2, key=getkey()))
-    checkpoint.save(tmp_path / "op", wrapped)
+    save_with_warning(tmp_path / "op", wrapped, "Pointwise is not a class")
     assert_same(checkpoint.load(tmp_path / "op", like=Normalized(other)), wrapped)
     params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}}
     partial = jax.tree_util.Partial(lambda p, u: u, params)
-    checkpoint.save(tmp_path / "op", partial)
+    save_with_warning(tmp_path / "op", partial, "Partial is not a class")
     assert_same(checkpoint.load(tmp_path / "op", like=jax.tree.map(jnp.ones_like, partial)), partial)
+
+
+def test_a_module_with_functions_among_its_leaves_is_read_into_another(tmp_path):
+    """What `as_operator` makes of an Equinox module: given and taken as the module, or as the operator."""
+    op, other = (eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(i)) for i in range(2))
+    x = jnp.array([0.3, -0.4])
+    save_with_warning(tmp_path / "op", op, "MLP is not a class of this library")
+    back = checkpoint.load(tmp_path / "op", like=other)
+    assert type(back) is eqx.nn.MLP
+    assert jnp.array_equal(back(x), op(x))
+    save_with_warning(tmp_path / "op2", as_operator(op), "MLP is not a class of this library")
+    assert (tmp_path / "op").read_bytes() == (tmp_path / "op2").read_bytes()
+    assert isinstance(checkpoint.load(tmp_path / "op2", like=as_operator(other)), Partitioned)
+
+
+@pytest.mark.parametrize("axes", [(3,), (2, 3)])
+def test_an_ensemble_comes_back_alone(tmp_path, fno, axes):
+    keys = jax.random.split(jax.random.key(0), axes)
+    make = small_fno
+    for _ in axes:
+        make = jax.vmap(make)
+    ensemble = make(keys)
+    checkpoint.save(tmp_path / "op", ensemble)
+    back = checkpoint.load(tmp_path / "op")
+    assert_same(back, ensemble)
+    assert_same(checkpoint.load(tmp_path / "op", like=ensemble), ensemble)
+    about = checkpoint.describe(ensemble)
+    assert about == {**checkpoint.describe(fno), "ensemble": list(axes)}
+    one = jax.tree.map(lambda x: x[(1,) * len(axes)], back)
+    assert_same(one, small_fno(keys[(1,) * len(axes)]))
+
+
+def test_a_wrapped_ensemble_comes_back_alone(tmp_path):
+    ensemble = jax.vmap(lambda key: Rollout(small_fno(key, out_channels=1), 2))(jax.random.split(jax.random.key(0), 3))
+    checkpoint.save(tmp_path / "op", ensemble)
+    assert_same(checkpoint.load(tmp_path / "op"), ensemble)
+
+
+def parts_replaced(fno):
+    """By where the part lies: an operator with another part there, and how many parts the file should tell."""
+    other = small_fno(jax.random.key(7), factorization="tucker", rank=0.5, activation="relu")
+    spectral = other.blocks[0].spectral
+    swapped = eqx.tree_at(lambda op: op.blocks[0].spectral, fno, spectral)
+    return {
+        "a layer": (swapped, 1),
+        "two layers": (eqx.tree_at(lambda op: op.lifting, swapped, other.projection), 2),
+        "inside a wrapper": (Rollout(Normalized(swapped), 2), 1),
+        "an array of another size": (eqx.tree_at(lambda op: op.blocks[0].gate.weight, fno, jnp.ones((8, 5))), 1),
+    }
+
+
+@pytest.mark.parametrize("case", ["a layer", "two layers", "inside a wrapper", "an array of another size"])
+def test_a_replaced_part_comes_back_alone(tmp_path, fno, case):
+    op, count = parts_replaced(fno)[case]
+    assert jax.tree.structure(op) != jax.tree.structure(fno) or case == "an array of another size"
+    checkpoint.save(tmp_path / "op", op)
+    assert_same(checkpoint.load(tmp_path / "op"), op)
+    parts = checkpoint.describe(op)["parts"]
+    assert len(parts) == count
+
+
+def test_an_ensemble_with_a_replaced_part_comes_back_alone(tmp_path, fno):
+    op, _ = parts_replaced(fno)["a layer"]
+    ensemble = jax.tree.map(lambda x: jnp.stack([x, 2 * x, 3 * x]), op)
+    checkpoint.save(tmp_path / "op", ensemble)
+    assert_same(checkpoint.load(tmp_path / "op"), ensemble)
+    assert checkpoint.describe(ensemble)["ensemble"] == [3]
+
+
+def test_a_part_of_the_users_own_class_needs_a_skeleton(tmp_path, fno):
+    op = eqx.tree_at(lambda op: op.blocks[0].gate, fno, Pointwise(8, key=jax.random.key(1)))
+    save_with_warning(tmp_path / "op", op, "blocks.0.gate is .*Pointwise")
+    with pytest.raises(ValueError, match=r"Pointwise.*like=op"):
+        checkpoint.load(tmp_path / "op")
+    assert_same(checkpoint.load(tmp_path / "op", like=jax.tree.map(jnp.zeros_like, op)), op)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float64", "float32", "int32"])
+def test_fixed_arrays_come_back_alone(tmp_path, fno, dtype):
+    """A mask that `at` fixed is structure: its numbers stand in the description."""
+    mask = (np.arange(80).reshape(8, 10) % 3 / 3).astype(dtype)
+    op = at(Normalized(fno), mask=mask)
+    checkpoint.save(tmp_path / "op", op)
+    back = checkpoint.load(tmp_path / "op")
+    assert_same(back, op)
+    assert back.mask.array.dtype == dtype
+    assert np.array_equal(back.mask.array, mask)
+    save_with_warning(tmp_path / "op", at(Normalized(fno), mask=np.ones((8, 2**20))), "does not go into a header")
 
 
 def test_a_failed_write_leaves_the_old_file(path, fno, monkeypatch):
@@ -160,6 +257,23 @@ HOSTILE = {
     "an unknown nested class": (config(activation={"$class": "eval", "config": {}}), "class: expected one of"),
     "an unknown tag": (config(activation={"$code": "1"}), "expected plain values"),
     "another activation type": (config(activation=3), "refused"),
+    "a part that is not there": (lambda a: {**a, "parts": [[["blocks", 7], None]]}, "has no part 7"),
+    "a part behind the scenes": (lambda a: {**a, "parts": [[["__class__"], None]]}, "has no part '__class__'"),
+    "a part without a place": (lambda a: {**a, "parts": [[[], None]]}, "place of a part"),
+    "a part of no known class": (
+        lambda a: {**a, "parts": [[["blocks"], {"$class": "eval", "config": {}}]]},
+        "class: exp",
+    ),
+    "parts that are no pairs": (lambda a: {**a, "parts": 3}, "refused"),
+    "too many parts": (lambda a: {**a, "parts": [[["blocks"], None]] * 9999}, "at most 1000"),
+    "a huge ensemble": (lambda a: {**a, "ensemble": [10**15]}, "ensemble: expected an integer from 1"),
+    "an ensemble without axes": (lambda a: {**a, "ensemble": "3"}, "ensemble: expected at most"),
+    "a wrong ensemble": (lambda a: {**a, "ensemble": [2]}, "do not fit"),
+    "a constant of objects": (
+        config(activation={"$constant": "AAAA", "dtype": "O", "shape": [1]}),
+        "an array of one of",
+    ),
+    "a constant too short": (config(activation={"$constant": "AAAA", "dtype": "int8", "shape": [4]}), "refused"),
     "no class": (lambda a: {**a, "class": None}, "arrays only"),
     "a future format": (lambda a: {**a, "format": 99}, "update the library"),
     "another kind": (lambda a: {**a, "kind": "training state"}, "name the other file"),
@@ -239,7 +353,7 @@ def test_loading_imports_nothing_and_unpickles_nothing(path):
     code = (
         "import sys, pickle, neuralops.checkpoint as c\n"
         "pickle.loads = pickle.load = pickle.Unpickler = None\n"
-        "c._classes(); before = set(sys.modules)\n"
+        "c.description.classes(); before = set(sys.modules)\n"
         f"\ntry: c.load({str(path)!r})\nexcept ValueError: pass\nelse: raise SystemExit(3)\n"
         "assert 'antigravity' not in sys.modules\n"
     )
@@ -248,8 +362,8 @@ def test_loading_imports_nothing_and_unpickles_nothing(path):
 
 def test_class_names_are_unambiguous():
     seen = {}
-    for room in checkpoint.ROOMS:
+    for room in description.ROOMS:
         for value in vars(__import__(f"neuralops.{room}", fromlist=["x"])).values():
             if isinstance(value, type) and value.__module__.startswith("neuralops."):
                 assert seen.setdefault(value.__name__, value) is value
-    assert {"FNO", "Normalized", "Normalizer", "Grid"} <= set(checkpoint._classes())
+    assert {"FNO", "Normalized", "Normalizer", "Grid"} <= set(description.classes())

@@ -37,13 +37,21 @@ def write_v73(path, **arrays):
 
 
 def write_npz(path, **arrays):
-    np.savez(path, **arrays)
+    with Path(path).open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def write_hdf5(path, **arrays):
+    with h5py.File(path, "w") as file:
+        for name, x in arrays.items():
+            file[name] = x
 
 
 READERS = {
     "v5": (write_v5, data.read_mat, "file.mat"),
     "v7.3": (write_v73, data.read_mat, "file.mat"),
     "npz": (write_npz, data.read_npz, "file.npz"),
+    "hdf5": (write_hdf5, data.read_hdf5, "file.h5"),
 }
 NAMES = {"inputs": "coeff", "outputs": "sol"}
 
@@ -121,7 +129,7 @@ BAD_ARRAYS = {
 def test_bad_arrays_are_refused(kind, case):
     write, read, path = kind
     arrays, options, message = BAD_ARRAYS[case]
-    if write is write_v73 and any(x.dtype.kind == "U" for x in arrays.values()):
+    if write in (write_v73, write_hdf5) and any(x.dtype.kind == "U" for x in arrays.values()):
         pytest.skip("words are stored as numbers there")
     write(path, **arrays)
     with pytest.raises(ValueError, match=message):
@@ -154,8 +162,8 @@ def test_nothing_is_executed(tmp_path):
 
     np.savez(tmp_path / "bomb.npz", x=np.array([Bomb()], dtype=object), y=SOL)
     np.save(tmp_path / "bomb.npy", np.array([Bomb()], dtype=object))
-    for name in ("bomb.npz", "bomb.npy"):
-        with pytest.raises(ValueError, match="could not be read"):
+    for name, words in (("bomb.npz", "could not be read"), ("bomb.npy", "a single NumPy array")):
+        with pytest.raises(ValueError, match=words):
             data.read_npz(tmp_path / name)
     assert not (tmp_path / "boom").exists()
 
@@ -173,5 +181,84 @@ def test_other_kinds_of_content_are_refused(tmp_path):
             data.read_mat(tmp_path / name)
     with pytest.raises(ValueError, match="expected an array 'elsewhere'"):
         data.read_mat(tmp_path / "g.mat", inputs="elsewhere")
-    with pytest.raises(ValueError, match="one bare array"):
+    with pytest.raises(ValueError, match="a single NumPy array"):
         data.read_npz(tmp_path / "bare.npz")
+
+
+WRITERS = {"v5": write_v5, "v7.3": write_v73, "npz": write_npz, "hdf5": write_hdf5}
+WRONG_READERS = [
+    ("hdf5", data.read_mat, r"plain HDF5, without the head of a MATLAB 7.3 file; use read_hdf5"),
+    ("npz", data.read_mat, r"a NumPy .npz archive; use read_npz"),
+    ("v5", data.read_npz, r"a MATLAB 5 file; use read_mat"),
+    ("v7.3", data.read_npz, r"a MATLAB 7.3 file, whose axes are reversed; use read_mat"),
+    ("hdf5", data.read_npz, r"use read_hdf5"),
+    ("v5", data.read_hdf5, r"a MATLAB 5 file; use read_mat"),
+    ("v7.3", data.read_hdf5, r"whose axes are reversed; use read_mat"),
+    ("npz", data.read_hdf5, r"use read_npz"),
+]
+
+
+@pytest.mark.parametrize(("kind", "read", "message"), WRONG_READERS)
+def test_a_file_goes_by_its_content_not_its_name(tmp_path, kind, read, message):
+    """The wrong reader names the right one: a plain (10, 32, 48) array is never 48 samples."""
+    path = tmp_path / ("file.npz" if read is data.read_npz else "file.mat")
+    WRITERS[kind](path, coeff=np.ones((10, 32, 48)), sol=np.ones((10, 32, 48)))
+    with pytest.raises(ValueError, match=message):
+        read(path, **NAMES)
+
+
+def test_one_sign_of_matlab_is_not_two(tmp_path):
+    """A head without `MATLAB_class`, a class without a head, a head without HDF5: the axes' order would be a guess."""
+    path = tmp_path / "file.mat"
+    write_v73(path, coeff=COEFF, sol=SOL)
+    with h5py.File(path, "r+") as file:
+        del file["sol"].attrs["MATLAB_class"]
+    with pytest.raises(ValueError, match="'sol' has no MATLAB_class"):
+        data.read_mat(path)
+    write_v73(path, coeff=COEFF, sol=SOL)
+    whole = path.read_bytes()
+    path.write_bytes(b"my own words".ljust(512) + whole[512:])
+    with pytest.raises(ValueError, match="without the head of a MATLAB 7"):
+        data.read_mat(path)
+    path.write_bytes(whole[:512] + b"nothing" * 9)
+    with pytest.raises(ValueError, match=r"MATLAB 7.3 by its head .* cut short"):
+        data.read_mat(path)
+
+
+def test_version_4_is_read(tmp_path):
+    scipy.io.savemat(tmp_path / "old.mat", {"coeff": SOL[:, :, 0], "sol": SOL[:, :, 1]}, format="4")
+    samples = data.read_mat(tmp_path / "old.mat", dtype="float64")
+    assert np.array_equal(samples.inputs[:, 0], SOL[:, :, 0])
+    assert np.array_equal(samples.outputs[:, 0], SOL[:, :, 1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b" + b"0" * 600, "gzip archive; unpack"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"CDF\x01" + b"0" * 600, "netCDF 3"),
+    ],
+)
+def test_strangers_are_named(tmp_path, content, message):
+    (tmp_path / "x").write_bytes(content)
+    for read in (data.read_mat, data.read_npz, data.read_hdf5):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / "x")
+
+
+def test_hdf5_members_are_read_from_the_file_itself(tmp_path):
+    write_hdf5(tmp_path / "other.h5", u=SOL)
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        file["fields/u"], file["fields/v"] = SOL.astype(">f8"), SOL + 1  # foreign byte order
+        file["linked"] = h5py.ExternalLink("other.h5", "/u")
+        layout = h5py.VirtualLayout(SOL.shape, float)
+        layout[:] = h5py.VirtualSource("other.h5", "u", SOL.shape)
+        file.create_virtual_dataset("virtual", layout)
+    read = data.read_hdf5(tmp_path / "file.h5", inputs="fields/u", outputs="/fields/v", dtype="float64")
+    assert np.array_equal(read.inputs[:, 0], SOL)
+    assert np.array_equal(read.outputs[:, 0], SOL + 1)
+    assert read.inputs.dtype.isnative
+    for name in ("linked", "fields", "virtual"):
+        with pytest.raises(ValueError, match=r"which holds \['fields/u'|in another file"):
+            data.read_hdf5(tmp_path / "file.h5", inputs=name, outputs="fields/v")

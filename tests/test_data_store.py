@@ -194,8 +194,26 @@ def test_source_reads_like_an_array(made):
     for index in (slice(2, 9), slice(None, None, 5), slice(20, 3, -4), slice(4, 4), slice(-3, None)):
         assert np.array_equal(made[index]["outputs"], whole.outputs[index])
         assert made[index]["inputs"].shape == whole.inputs[index].shape
-    with pytest.raises(IndexError):
-        made[23]
+    mask = np.arange(23) % 3 == 1
+    several = (
+        [7, 2, 2, -1],
+        [],
+        np.array([22, 0], np.uint8),
+        jnp.array([3, 4, 9]),
+        range(5, 2, -1),
+        mask,
+        [False] * 23,
+    )
+    for index in (*several, jnp.array(mask), jnp.int32(4), np.array(6), jnp.int32(-3)):
+        expected = np.asarray(index) if np.size(index) else np.zeros(0, int)
+        for name in ("inputs", "outputs"):
+            assert np.array_equal(made[index][name], getattr(whole, name)[expected])
+    for index in (23, -24, [0, 23], np.ones(22, bool)):
+        with pytest.raises(IndexError):
+            made[index]
+    for index in (1.5, "a", None, (0, 1), [[0]], [1.0], True, np.True_, [[1], [1, 2]], np.zeros(0)):
+        with pytest.raises(ValueError, match="index: expected an integer, a slice"):
+            made[index]
     assert (made.problem, made.input_fields, made.output_fields) == ("Sines", ("source",), ("potential",))
     assert made.parameters == Sines().parameters()
     copy = pickle.loads(pickle.dumps(made))

@@ -33,6 +33,7 @@ class Mixed(eqx.Module):
 
 
 MIXED = Mixed(NET)
+diffusion = jax.jit(Diffusion.from_coefficient, static_argnums=0)  # one program, not one for each operation
 
 
 def spd(n, seed, condition=100.0):
@@ -62,7 +63,7 @@ def textbook(matrix, b, propose, memory, count):
 
 @pytest.fixture
 def case(x64):
-    return Diffusion.from_coefficient(GRID, jnp.asarray(A_FIELD)), jnp.asarray(B_FIELD)
+    return diffusion(GRID, A_FIELD), jnp.asarray(B_FIELD)
 
 
 @pytest.mark.parametrize("memory", [1, 2, 60])
@@ -100,7 +101,7 @@ def test_any_multiple_of_the_inverse_takes_one_step(x64, factor):
 @pytest.mark.parametrize("memory", [1, 3])
 def test_fixed_symmetric_map_is_preconditioned_cg(case, memory):
     A, b = case
-    for M in (Jacobi(A), Multigrid(A)):
+    for M in jax.jit(lambda A: (Jacobi(A), Multigrid(A)))(A):
         count = 15 if isinstance(M, Jacobi) else 4
         ours = iterates(A, b, lambda M=M, **k: DeepConjugateDirection(M, 0.0, memory=memory, **k), count)
         theirs = iterates(A, b, lambda M=M, **k: CG(0.0, preconditioner=M, **k), count)
@@ -271,14 +272,14 @@ def obstacles(n=24):
 def test_masks_and_null_spaces(x64):
     """Walls all round, solid cells and a chamber: solid cells stay zero, each part is right up to a constant."""
     mask, grid = obstacles(), Grid((24, 24), 1.0, "neumann", "cell")
-    A = Diffusion.from_coefficient(grid, jnp.ones((24, 24)), mask=mask)
-    b = A.to_range(jnp.where(mask, np.random.default_rng(3).normal(size=(24, 24)), 0))
+    A = diffusion(grid, np.ones((24, 24)), mask=mask)
+    b = jax.jit(Diffusion.to_range)(A, np.where(mask, np.random.default_rng(3).normal(size=(24, 24)), 0))
     s = solve(A, b, DeepConjugateDirection(MIXED, 1e-8))
     assert bool(s.converged)
     assert (np.asarray(s.value)[~mask] == 0).all()
     inside = mask.ravel()
     exact = np.zeros(mask.size)
-    matrix = np.asarray(A.as_matrix())[np.ix_(inside, inside)]
+    matrix = np.asarray(jax.jit(Diffusion.as_matrix)(A))[np.ix_(inside, inside)]
     exact[inside] = np.linalg.lstsq(matrix, np.asarray(b).ravel()[inside], rcond=None)[0]
     np.testing.assert_allclose(s.value, exact.reshape(mask.shape), atol=1e-6 * np.abs(exact).max())
 
@@ -299,9 +300,10 @@ def test_jit_vmap_and_gradients(case):
         A = Diffusion.from_coefficient(GRID, a)
         return jnp.sum(weight * invert(A, b))
 
-    ours = jax.grad(functional, (0, 1))(jnp.asarray(A_FIELD), b, lambda A, b: solve(A, b, method).value)
+    gradient = jax.jit(jax.grad(functional, (0, 1)), static_argnums=2)
+    ours = gradient(jnp.asarray(A_FIELD), b, lambda A, b: solve(A, b, method).value)
     dense = lambda A, b: jnp.linalg.solve(A.as_matrix(), b.ravel()).reshape(b.shape)
-    theirs = jax.grad(functional, (0, 1))(jnp.asarray(A_FIELD), b, dense)
+    theirs = gradient(jnp.asarray(A_FIELD), b, dense)
     for u, v in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(u, v, rtol=0, atol=1e-6 * np.abs(v).max())
 

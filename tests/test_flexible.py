@@ -24,7 +24,7 @@ def spd(n=30, seed=0):
 
 @pytest.fixture
 def case(x64):
-    return Diffusion.from_coefficient(GRID, jnp.asarray(A_FIELD)), jnp.asarray(B_FIELD)
+    return jax.jit(Diffusion.from_coefficient, static_argnums=0)(GRID, A_FIELD), jnp.asarray(B_FIELD)
 
 
 def test_memory_one_is_preconditioned_cg(case):

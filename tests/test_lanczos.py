@@ -25,8 +25,8 @@ def rough():
     rng = np.random.default_rng(1)
     a, start = np.exp(rng.normal(size=GRID.shape)), rng.normal(size=GRID.shape)
     with jax.enable_x64(True):
-        A = Diffusion.from_coefficient(GRID, a)
-        return A, np.asarray(A.as_matrix()), jnp.asarray(start)
+        A = jax.jit(Diffusion.from_coefficient, static_argnums=0)(GRID, a)
+        return A, np.asarray(jax.jit(Diffusion.as_matrix)(A)), jnp.asarray(start)
 
 
 @pytest.mark.parametrize("num_steps", [40, 72])  # more than a block of vectors and not a multiple; as many as points

@@ -18,6 +18,7 @@ from neuralops.nn.convolution import ghost_rule, refine
 HERE = Path(__file__).parent
 key = jax.random.key(5)
 FULL = np.outer([1, 2, 1], [1, 2, 1]) / 4  # bilinear interpolation
+run = jax.jit(lambda op, u: op(u))  # one program per structure; point by point the cycle compiles hundreds
 
 
 def field(shape, seed=0):
@@ -77,7 +78,7 @@ def matrix_cycle(n, pre, post, f, omega=0.8):
 def test_the_classical_cycle_is_contained(x64, n, sweeps):
     f = field((1, n, n))
     expected = matrix_cycle(n, *sweeps, np.asarray(f).ravel()).reshape(1, n, n)
-    ours = classical(n, sweeps)(f)
+    ours = run(classical(n, sweeps), f)
     assert np.abs(ours - expected).max() < 1e-12 * np.abs(expected).max()
 
 
@@ -108,14 +109,14 @@ def test_one_cycle_on_a_sine(x64):
     x = np.arange(1, n + 1) / (n + 1)
     exact = np.sin(np.pi * x)[:, None] * np.sin(np.pi * x)
     for sweeps, error in (((1, 0), 0.369), ((1, 1), 0.287), ((2, 2), 0.191)):
-        u = classical(n, sweeps)(jnp.asarray(2 * np.pi**2 * exact)[None])[0]
+        u = run(classical(n, sweeps), jnp.asarray(2 * np.pi**2 * exact)[None])[0]
         assert abs(np.linalg.norm(u - exact) / np.linalg.norm(exact) - error) < 0.002
 
 
 def test_symmetric_positive_definite_and_a_preconditioner(x64):
     n = 15
     W = classical(n, (1, 1))
-    matrix = np.asarray(jax.vmap(W)(jnp.eye(n * n).reshape(-1, 1, n, n))).reshape(n * n, n * n)
+    matrix = np.asarray(jax.jit(jax.vmap(W))(np.eye(n * n).reshape(-1, 1, n, n))).reshape(n * n, n * n)
     assert np.abs(matrix - matrix.T).max() < 1e-15 * np.abs(matrix).max() * n
     spectrum = np.linalg.eigvals(matrix @ laplacian(n).toarray()).real
     assert abs(spectrum.min() - 0.649) < 1e-3
@@ -171,8 +172,8 @@ def test_shift_equivariance_of_a_periodic_model(x64):
     op = no.MgNO(1, 1, 3, n_layers=1, sweeps=sweeps, boundary="periodic", key=key)
     op = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), op)
     u = field((1, 32, 48))
-    moved = lambda op, by: np.abs(jnp.roll(op(u), by, (1, 2)) - op(jnp.roll(u, by, (1, 2)))).max()
-    size = np.abs(op(u)).max()
+    moved = lambda op, by: np.abs(np.roll(run(op, u), by, (1, 2)) - run(op, np.roll(u, by, (1, 2)))).max()
+    size = np.abs(run(op, u)).max()
     assert moved(op, (8, -16)) < 1e-14 * size * 10
     assert moved(op, (2, 0)) > 1e-4 * size
     released = no.MgNO(1, 1, 3, n_layers=1, sweeps=sweeps, boundary="periodic", up_taps=4, up_ghosts="zero", key=key)
@@ -183,7 +184,7 @@ def test_a_periodic_field_repeated_gives_the_output_repeated(x64):
     """What spacing-locked means: more points at the same spacing are the same operator."""
     op = MultigridConv(2, 3, [(1, 0), (1, 1), (1, 0)], boundary="periodic", key=key)
     u = field((2, 8, 12))
-    np.testing.assert_allclose(op(jnp.tile(u, (1, 2, 3))), jnp.tile(op(u), (1, 2, 3)), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(run(op, np.tile(u, (1, 2, 3))), np.tile(run(op, u), (1, 2, 3)), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -199,24 +200,25 @@ def test_linear_to_rounding(x64, boundary, centering, options):
     op = MultigridConv(2, 3, [(1, 0), (2, 1), (1, 1), (1, 0)], boundary=boundary, centering=centering,
                        **options, key=key)  # fmt: skip
     u, v = field((2, 17, 24)), field((2, 17, 24), 1)
-    size = np.abs(op(u)).max()
-    assert np.abs(op(2 * u - 3 * v) - 2 * op(u) + 3 * op(v)).max() < 1e-13 * size * 10
+    size = np.abs(run(op, u)).max()
+    assert np.abs(run(op, 2 * u - 3 * v) - 2 * run(op, u) + 3 * run(op, v)).max() < 1e-13 * size * 10
 
 
 def test_impulse_reaches_every_point(x64):
     op = MultigridConv(1, 1, [(1, 0)] * 5 + [(2, 0)], key=key)
-    u = jnp.zeros((1, 64, 64)).at[0, 3, 60].set(1.0)
-    assert bool(jnp.all(op(u) != 0))
+    u = np.zeros((1, 64, 64), np.float32)
+    u[0, 3, 60] = 1
+    assert np.all(run(op, u) != 0)
     short = MultigridConv(1, 1, [(1, 0), (1, 0)], key=key)
-    assert not bool(jnp.all(short(u) != 0))
+    assert not np.all(run(short, u) != 0)
 
 
 @pytest.mark.parametrize(("ndim", "grid"), [(1, (37,)), (3, (9, 8, 7)), (2, (3, 50)), (2, (1, 1))])
 def test_any_size_and_dimension(ndim, grid):
     op = no.MgNO(1, 2, 4, n_layers=2, ndim=ndim, sweeps=[(1, 1)] * 3 + [(1, 0)], key=key)
-    v = op(jnp.ones((1, *grid)))
+    v = run(op, np.ones((1, *grid), np.float32))
     assert v.shape == (2, *grid)
-    assert bool(jnp.all(jnp.isfinite(v)))
+    assert np.all(np.isfinite(v))
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ def test_numbers_of_the_released_code(variant):
     parity = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(parity)
     expected = json.loads((HERE / "fixtures/mgno_official.json").read_text())[variant]
-    op = parity.patterned(no.MgNO.paper(variant, key=key))
+    op = parity.patterned(eqx.filter_eval_shape(lambda: no.MgNO.paper(variant, key=key)))
     ours = parity.digest(np.asarray(jax.jit(op)(jnp.asarray(parity.source((op.in_channels, *expected["grid"]))))))
     scale = max(map(abs, expected["values"]))
     np.testing.assert_allclose(ours["values"], expected["values"], atol=1e-5 * scale, rtol=0)
@@ -254,16 +256,16 @@ def test_fewer_levels_and_shared_kernels(x64):
     op = MultigridConv(1, 2, [(1, 1), (2, 0), (1, 1), (1, 0)], key=key)
     silent = eqx.tree_at(lambda op: op.levels[1].prolongation, op, jnp.zeros_like(op.levels[1].prolongation))
     u = field((1, 20, 21))
-    np.testing.assert_allclose(op.with_levels([(1, 1), (2, 0)])(u), silent(u), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(run(op.with_levels([(1, 1), (2, 0)]), u), run(silent, u), rtol=1e-12, atol=1e-14)
     with pytest.raises(ValueError, match="sharing='levels'"):
         op.with_levels([(1, 1)] * 5 + [(1, 0)])
 
     shared = MultigridConv(1, 2, [(1, 1), (1, 0)], sharing="levels", key=key)
     more = shared.with_levels([(2, 1)] * 4 + [(3, 0)])
     assert jax.tree.map(jnp.shape, jax.tree.leaves(more)) == jax.tree.map(jnp.shape, jax.tree.leaves(shared))
-    assert more(u).shape == (2, 20, 21)
+    assert jax.eval_shape(more, u).shape == (2, 20, 21)
     again = more.with_levels([(1, 1), (1, 0)])
-    np.testing.assert_array_equal(again(u), shared(u))
+    np.testing.assert_array_equal(run(again, u), run(shared, u))
 
 
 def test_shared_kernels_hold_the_laplacian_on_every_level(x64):
@@ -278,10 +280,10 @@ def test_shared_kernels_hold_the_laplacian_on_every_level(x64):
     rates = []
     for n, levels in ((15, 4), (31, 5), (63, 6)):
         W, A = op.with_levels([(1, 1)] * (levels - 1) + [(4, 0)]), no.Diffusion(no.Grid((n, n), boundary="dirichlet"))
+        step = jax.jit(lambda e, W=W, A=A, n=n: e - W(A(e) / (n + 1) ** 2))
         e = field((1, n, n))
         for _ in range(40):
-            e = e / jnp.linalg.norm(e)
-            e = e - W(A(e) / (n + 1) ** 2)
+            e = step(e / jnp.linalg.norm(e))
         rates.append(float(jnp.linalg.norm(e)))
     assert max(rates) < 0.38
 
@@ -317,7 +319,7 @@ def test_locked_to_its_grid():
     op = no.MgNO(1, 1, 4, n_layers=1, sweeps=[(1, 0), (1, 0)], norm="cycle", num_points=8, key=key)
     assert op.envelope.refinement == "grid-locked"
     with pytest.raises(ValueError, match="resample"):
-        op(jnp.ones((1, 16, 16)))
+        jax.eval_shape(op, jnp.ones((1, 16, 16)))
 
 
 def test_checkpointing_changes_nothing():
@@ -337,7 +339,8 @@ def test_coarse_levels_are_heard_from_the_start():
     for init in ("uniform", "interpolation"):
         W = MultigridConv(8, 8, [(1, 0)] * 4 + [(2, 0)], centering="cell", init=init, key=jax.random.key(3))
         fine = eqx.tree_at(lambda W: W.levels[1].prolongation, W, jnp.zeros_like(W.levels[1].prolongation))
-        shares[init] = float(jnp.linalg.norm(W(f) - fine(f)) / jnp.linalg.norm(W(f)))
+        whole = run(W, f)
+        shares[init] = float(np.linalg.norm(whole - run(fine, f)) / np.linalg.norm(whole))
     assert shares["uniform"] < 0.05
     assert shares["interpolation"] > 0.3
 

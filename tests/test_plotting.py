@@ -85,6 +85,55 @@ def test_three_dimensions_show_the_middle_slice():
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), t[0, 0, :, :, 3].T)
 
 
+def error_of(p, t):
+    return np.linalg.norm(p - t) / np.linalg.norm(t)
+
+
+def test_masked_points_are_blank_and_in_no_scale_or_error():
+    t = rng.normal(size=(2, 1, 6, 5))
+    p = t + 0.1 * rng.normal(size=t.shape)
+    mask = rng.uniform(size=(2, 6, 5)) < 0.7
+    bad = np.where(mask[:, None], p, 1e9)
+    figure = plotting.panel(t, np.where(mask[:, None], t, np.nan), bad, mask=mask)
+    for row in range(2):
+        axes = figure.axes[4 * row : 4 * row + 4]
+        for axis in axes:
+            shown = np.ma.getmaskarray(axis.images[0].get_array())
+            np.testing.assert_array_equal(shown, ~mask[row].T)
+        bound = np.abs(p - t)[row, 0][mask[row]].max()
+        assert axes[3].images[0].get_clim() == pytest.approx((-bound, bound))
+        relative = error_of(p[row, 0][mask[row]], t[row, 0][mask[row]])
+        assert f"relative L2 {relative:.2g}" in axes[3].get_title()
+
+
+def test_point_clouds_show_each_value_at_its_point():
+    counted = np.arange(30) < np.array([30, 21])[:, None]
+    for ndim, common in ((1, False), (2, False), (2, True), (3, False)):
+        coords = rng.uniform(size=(2, ndim, 30))
+        t = rng.normal(size=(2, 1, 30))
+        p = np.where(counted[:, None], t + 0.1 * rng.normal(size=t.shape), np.nan)
+        figure = plotting.panel(t, t, p, coords=coords[0] if common else coords, mask=counted)
+        for row in range(2):
+            axes, at = figure.axes[4 * row : 4 * row + 4], coords[0 if common else row][:, counted[row]]
+            values = t[row, 0, counted[row]]
+            if ndim == 1:
+                order = np.argsort(at[0])
+                np.testing.assert_allclose(axes[1].lines[0].get_xydata(), np.stack([at[0], values], 1)[order])
+            else:
+                cloud = axes[1].collections[0]
+                np.testing.assert_allclose(cloud.get_offsets(), at[:2].T)
+                np.testing.assert_allclose(cloud.get_array(), values)
+                assert cloud.get_clim() == axes[2].collections[0].get_clim()
+            assert f"relative L2 {error_of(p[row, 0, counted[row]], values):.2g}" in axes[3].get_title()
+
+
+def test_a_large_cloud_in_three_dimensions_shows_a_slab():
+    coords, t = rng.uniform(size=(3, 2000)), rng.normal(size=(1, 1, 2000))
+    drawn = plotting.panel(t, t, t, coords=coords).axes[1].collections[0]
+    middle = np.abs(coords[2] - (coords[2].min() + coords[2].max()) / 2) <= np.ptp(coords[2]) / 10
+    np.testing.assert_array_equal(drawn.get_array(), t[0, 0, middle])
+
+
 def test_a_training_curve_shows_the_numbers(tmp_path):
     history = History(np.array([3.0, 2.0, 1.0]), np.array([4.0, 2.5, 2.8]), {}, np.ones(3), 1, None)
     axis = plotting.training_curve(history, tmp_path / "curve.pdf").axes[0]
@@ -119,6 +168,10 @@ A = np.ones((2, 1, 4, 4))
         (lambda: plotting.panel(A[0, 0], A[0, 0], A[0, 0]), "inputs: expected .samples, channels"),
         (lambda: plotting.panel(A, A, A, grid=Grid((5, 5))), "targets: expected a field on the grid"),
         (lambda: plotting.panel(A, A, A, grid=Grid((4,))), "grid: expected the 2 space axes"),
+        (lambda: plotting.panel(A, A, A, mask=np.ones((4, 4))), "mask: expected truth values"),
+        (lambda: plotting.panel(A, A, A, coords=np.ones((4, 4, 2))), "coords: expected"),
+        (lambda: plotting.panel(A, A, A, coords=np.ones((2, 4, 4)), grid=Grid((4, 4))), "grid: expected None"),
+        (lambda: plotting.panel(A[..., :2], A, A, coords=np.ones((2, 4, 4))), "inputs: expected the points"),
         (lambda: plotting.panel(A, A, A, channel=-1), "channel: expected an integer"),
         (lambda: plotting.panel(A, A, A, num_rows=0), "num_rows: expected an integer"),
         (lambda: plotting.panel(A, A, A, names=("a", "b")), "names: expected four"),

@@ -75,3 +75,63 @@ def test_missing_eigenvalues_are_no_nan():
         values, _ = ritz_pairs(lambda v: 2.0 * v, jnp.ones(4), 3)
     np.testing.assert_allclose(values, [2, np.inf, np.inf])
     assert Result.converged == 0
+
+
+def convection(u, speed):
+    """Five points of -laplace plus central differences of a wind along the first axis; not symmetric."""
+    up = jnp.pad(u, 1)
+    laplace = 4 * u - up[:-2, 1:-1] - up[2:, 1:-1] - up[1:-1, :-2] - up[1:-1, 2:]
+    return laplace + speed * (up[2:, 1:-1] - up[:-2, 1:-1])
+
+
+BOTH = (CG(1e-8), FlexibleCG(1e-8))
+N = 32
+NOISE = np.random.default_rng(3).normal(size=(N, N))
+CLOSED = Diffusion(Grid((N, N), 1.0, "neumann", "cell"))
+
+
+@pytest.mark.parametrize("method", BOTH, ids=["CG", "FlexibleCG"])
+@pytest.mark.parametrize(
+    ("A", "b", "cause", "most"),
+    [
+        (lambda u: convection(u, 1.0), NOISE, Result.asymmetric, 150),
+        (lambda u: convection(u, 0.2), NOISE, Result.asymmetric, 500),
+        (lambda u: CLOSED(u), NOISE + 0.5, Result.singular, 200),  # a function, which says nothing of its null space
+        (lambda u: u * (jnp.arange(N) > 3), NOISE, Result.singular, 20),
+        (lambda u: convection(u, 0.0) + 1.0, NOISE, Result.affine, 0),
+        (lambda u: convection(u, 0.0) - 5.0 * u, NOISE, Result.breakdown, 30),  # symmetric, indefinite
+        (CLOSED, NOISE + 0.5, Result.incompatible, 200),
+        (lambda u: convection(u, 0.0), NOISE, Result.converged, 150),
+        (lambda u: CLOSED(u), NOISE - NOISE.mean(), Result.converged, 200),
+        (lambda u: convection(u, 1e-3), NOISE, Result.converged, 150),  # slightly off: that it converges is what counts
+    ],
+    ids=["wind", "breeze", "floating", "holes", "affine", "indefinite", "known", "plain", "compatible", "slight"],
+)
+def test_the_true_cause_is_named_early(x64, method, A, b, cause, most):
+    solution = solve(A, jnp.asarray(b), method)
+    assert Result(int(solution.result)) == cause, solution.message
+    assert int(solution.num_steps) <= most  # ten times the unknowns are 10,240
+    assert np.isfinite(solution.value).all()
+
+
+@pytest.mark.parametrize("rtol", [1e-4, 1e-5, 1e-6, 1e-7])
+def test_a_mean_in_single_precision_has_one_cause_at_every_tolerance(rtol):
+    solution = solve(CLOSED, jnp.asarray(NOISE + 0.5, jnp.float32), CG(rtol))
+    assert int(solution.result) == Result.incompatible
+
+
+def test_refinement_needs_no_symmetry(x64):
+    """Whatever the wind, a good enough inverse refines; and where it does not, symmetry is not to blame."""
+    laplace = FastPoisson(Grid((N, N), N + 1.0, "dirichlet", "node"))
+    A = lambda u: convection(u, 0.02)
+    good = solve(A, jnp.asarray(NOISE), Refinement(laplace, 1e-8))
+    assert int(good.result) == Result.converged
+    bad = solve(lambda u: convection(u, 2.0), jnp.asarray(NOISE), Refinement(laplace, 1e-8))
+    assert int(bad.result) in (Result.stagnated, Result.max_steps)
+
+
+def test_causes_under_vmap(x64):
+    """Each member has its own."""
+    speeds = jnp.asarray([0.0, 1.0])
+    batch = jax.jit(jax.vmap(lambda c: solve(lambda u: convection(u, c), jnp.asarray(NOISE), CG(1e-8))))(speeds)
+    assert list(np.asarray(batch.result)) == [Result.converged, Result.asymmetric]

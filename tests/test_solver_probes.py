@@ -48,22 +48,23 @@ def dense():
         return np.asarray(jax.jit(Diffusion.from_coefficient(BOX, jnp.asarray(FIELD)).as_matrix)())
 
 
-def test_single_precision_claims_are_true(x64):
+@pytest.mark.parametrize("n", [64, 144, pytest.param(256, marks=pytest.mark.slow)])
+def test_single_precision_claims_are_true(x64, n):
     """The recursed residual passes every tolerance; what is claimed must be the truth to a few per cent."""
-    for n in (64, 256):
-        grid = Grid((n, n), boundary="dirichlet", centering="cell")
-        A = Diffusion(grid)
-        run = jax.jit(lambda b, rtol, A=A: solve(A, b, CG(rtol)))
-        for b in (rng.normal(size=grid.shape), np.ones(grid.shape)):
-            b = jnp.asarray(b, jnp.float32)
-            for rtol in (1e-3, 1e-5, 1e-7):
-                s = run(b, rtol)
-                exact = b.astype(jnp.float64) - A(s.value.astype(jnp.float64))
-                true = float(jnp.linalg.norm(exact) / jnp.linalg.norm(b.astype(jnp.float64)))
-                assert bool(s.converged) == (true <= rtol)
-                np.testing.assert_allclose(s.residual_norm, true, rtol=0.05)
-                if not bool(s.converged):
-                    assert int(s.result) == Result.stagnated
+    grid = Grid((n, n), boundary="dirichlet", centering="cell")
+    A = Diffusion(grid)
+    run = jax.jit(lambda b, rtol: solve(A, b, CG(rtol)))
+    apply = jax.jit(A)
+    for b in (rng.normal(size=grid.shape), np.ones(grid.shape)):
+        b = jnp.asarray(b, jnp.float32)
+        wide = np.asarray(b, np.float64)
+        for rtol in (1e-3, 1e-5, 1e-7):
+            s = run(b, rtol)
+            true = np.linalg.norm(wide - apply(np.asarray(s.value, np.float64))) / np.linalg.norm(wide)
+            assert bool(s.converged) == (true <= rtol)
+            np.testing.assert_allclose(s.residual_norm, true, rtol=0.05)
+            if not bool(s.converged):
+                assert int(s.result) == Result.stagnated
 
 
 METHODS = {
@@ -206,10 +207,10 @@ def test_hostile_operators(x64, method):
     cases = {
         "indefinite": (base - 10 * np.eye(n), {Result.breakdown}),
         "negative": (-base, {Result.breakdown}),
-        "skew": (base + skew - skew.T, {Result.breakdown, Result.max_steps, Result.stagnated}),
+        "skew": (base + skew - skew.T, {Result.asymmetric}),
         "nan": (np.where(np.eye(n) == 1, np.nan, base), {Result.nonfinite}),
         "infinite": (np.where(np.eye(n) == 1, np.inf, base), {Result.nonfinite}),
-        "zero": (0 * base, {Result.breakdown}),
+        "zero": (0 * base, {Result.singular}),
         "overflow": (1e200 * base, {Result.converged, Result.breakdown, Result.nonfinite}),
         "tiny": (1e-200 * base, {Result.converged, Result.breakdown, Result.nonfinite}),
     }

@@ -1,5 +1,6 @@
 """Samples on disk and in memory: generate, open, read, normalise, batch."""
 
+from neuralops.data.formats import read_hdf5 as read_hdf5
 from neuralops.data.formats import read_mat as read_mat
 from neuralops.data.formats import read_npz as read_npz
 from neuralops.data.layout import SCHEMA_VERSION as SCHEMA_VERSION
@@ -28,6 +29,7 @@ __all__ = [
     "generate",
     "open",
     "pad",
+    "read_hdf5",
     "read_mat",
     "read_npz",
     "select",

@@ -15,8 +15,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import h5py
 import jax
 import numpy as np
 
+from neuralops.data.disk import Patient, atomic
 from neuralops.data.samples import Samples
 from neuralops.grid import Grid
 
@@ -112,7 +112,7 @@ class Header:
         if not isinstance(version, int | np.integer):
             raise ValueError(
                 "it is HDF5, but no file of neuralops.data.generate: the attribute 'neuralops_schema_version' is "
-                "missing; use read_mat or read_npz, or generate it"
+                "missing; use read_hdf5 or read_mat, or generate it"
             )
         if version != SCHEMA_VERSION:
             raise ValueError(f"its schema is {version}, this library reads {SCHEMA_VERSION}; install a matching one")
@@ -166,25 +166,6 @@ def _scalars(header: Header) -> dict[str, int | float]:
     }
 
 
-@contextlib.contextmanager
-def atomic(path: Path, folder: Path) -> Iterator[Path]:
-    """A temporary name in `folder` that becomes `path`, complete and on disk, when the block ends well."""
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the new name itself is on disk only after this
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def write_file(
     path: Path,
     header: Header,
@@ -207,7 +188,8 @@ def write_file(
     # Versions of HDF5 that differ in their default format should still write the same bytes.
     with (
         atomic(path, folder or path.parent) as temporary,
-        h5py.File(temporary, "w", libver=("earliest", "v110")) as file,
+        Patient(temporary) as disk,
+        h5py.File(disk, "w", libver=("earliest", "v110")) as file,
     ):
         parameters = _scalars(header)
         file.attrs["dataset_name"] = header.problem.lower()
@@ -268,6 +250,7 @@ def write_file(
             if block.residual_norm is not None:
                 scalars["residual_norm"][start:stop] = block.residual_norm
             start = stop
+            disk.check()
         assert start == num_trajectories
         for name, digest in digests.items():
             fields[name].attrs[DIGEST] = digest.hexdigest()

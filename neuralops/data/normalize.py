@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import check_plain
 from neuralops.operator import AbstractOperator, Envelope, as_operator, envelope_of, keywords_of
 
 CONSTANT_CHANNEL = 1e-7  # a deviation at most this fraction of |mean| is rounding (float32), not variation
@@ -73,13 +72,19 @@ class Normalizer:
         **Arguments:**
 
         - `x`: training data `(samples, channels, *grid)`; only training data, so that nothing leaks from a test.
-        - `mask`: truth values `(samples, *grid)` or `(*grid)`, where a point counts; elsewhere `x` may hold anything.
+        - `mask`: truth values `(samples, *grid)` or `(*grid,)`, `True` where a point counts; what stands at the
+          others is never read and may be NaN.
 
         A channel that does not vary gets the deviation 1, so that encoding it gives zeros and not noise.
 
-        **Raises:** `ValueError` on a wrong rank, a dtype that is not real, NaN or infinity where a point counts.
+        **Raises:** `ValueError` on a wrong rank, a dtype that is not real, NaN or infinity where a point counts, a mask
+        of another shape or without a point that counts, and a NumPy masked array.
         """
-        check_plain(x, "x")
+        if isinstance(x, np.ma.MaskedArray):
+            raise ValueError(
+                "x: expected an ordinary array, got a NumPy masked array; give x.filled(0) and its mask "
+                "(samples, *grid) as mask=~x.mask[:, 0]."
+            )
         x = np.asarray(x)
         if x.ndim < 3 or x.size == 0:
             raise ValueError(
@@ -88,23 +93,14 @@ class Normalizer:
             )
         if x.dtype.kind not in "fiub":
             raise ValueError(f"x: expected real numbers, got dtype {x.dtype}; convert with x.astype('float32').")
-        inside = None if mask is None else np.asarray(mask)
-        if inside is not None:
-            whole = (len(x), *x.shape[2:])
-            if inside.dtype != np.bool_ or inside.shape not in (whole, whole[1:]):
-                raise ValueError(
-                    f"mask: expected truth values of shape {whole} or {whole[1:]}, got {inside.dtype} of shape "
-                    f"{inside.shape}; True marks the points that count."
-                )
-            inside = np.broadcast_to(inside, whole)
-            if not inside.any():
-                raise ValueError("mask: expected a point that counts, got none; True marks the points that count.")
+        inside = None if mask is None else _counted(mask, x.shape)
         mean, std = [], []
         for channel in range(x.shape[1]):
-            counted = x[:, channel] if inside is None else x[:, channel][inside]
-            values = counted.astype(np.float64)  # two passes: no cancellation when |mean| >> std
+            values = x[:, channel] if inside is None else x[:, channel][inside]
+            values = values.astype(np.float64)  # two passes: no cancellation when |mean| >> std
             m = float(values.mean())
-            s = float(np.sqrt(np.mean((values - m) ** 2)))
+            scale = float(np.max(np.abs(values - m))) or 1.0
+            s = scale * float(np.sqrt(np.mean(((values - m) / scale) ** 2)))
             if not math.isfinite(s):
                 raise ValueError(
                     f"x: expected finite numbers, got NaN or infinity in channel {channel}; remove these samples."
@@ -120,21 +116,38 @@ class Normalizer:
     def encode(self, u: Float[Array, "*lead channels *grid"], mask: Any = None) -> Float[Array, "*lead channels *grid"]:
         """From physical values to scaled ones. Leading axes pass through.
 
-        With a `mask` `(*lead, *grid)`, points that do not count become zero, whatever they held.
+        With a `mask` `(*lead, *grid)` or `(*grid,)`, `True` where a point counts, the others become exactly 0.
 
         **Raises:** `ValueError` when the channel axis does not fit.
         """
         mean, std = self._constants(u)
-        scaled = (u - mean) / std
-        return scaled if mask is None else jnp.where(jnp.expand_dims(mask, -self.ndim - 1), scaled, 0)
+        if mask is not None:  # before the arithmetic, so that NaN reaches no gradient
+            u = jnp.where(self._column(mask, u), u, 0)
+        v = ((u - mean) / std).astype(u.dtype)
+        return v if mask is None else jnp.where(self._column(mask, u), v, 0)
 
-    def decode(self, u: Float[Array, "*lead channels *grid"]) -> Float[Array, "*lead channels *grid"]:
+    def decode(self, u: Float[Array, "*lead channels *grid"], mask: Any = None) -> Float[Array, "*lead channels *grid"]:
         """From scaled values back to physical ones. Leading axes pass through.
 
+        With a `mask` `(*lead, *grid)` or `(*grid,)`, `True` where a point counts, the others become exactly 0.
+
         **Raises:** `ValueError` when the channel axis does not fit.
         """
         mean, std = self._constants(u)
-        return u * std + mean
+        if mask is not None:  # before the arithmetic, so that NaN reaches no gradient
+            u = jnp.where(self._column(mask, u), u, 0)
+        v = (u * std + mean).astype(u.dtype)
+        return v if mask is None else jnp.where(self._column(mask, u), v, 0)
+
+    def _column(self, mask: Any, u: Any) -> Array:
+        """The mask with an axis for the channels."""
+        shape, grid = tuple(np.shape(mask)), tuple(u.shape[-self.ndim :])
+        if shape not in (grid, (*u.shape[: -self.ndim - 1], *grid)) or jnp.result_type(mask) != jnp.bool_:
+            raise ValueError(
+                f"mask: expected truth values of shape {grid}, or with the leading axes of {tuple(u.shape)}, got "
+                f"{jnp.result_type(mask)} of shape {shape}; True marks the points that count, use mask.astype(bool)."
+            )
+        return jnp.expand_dims(jnp.asarray(mask), -self.ndim - 1)
 
     def _constants(self, u: Any) -> tuple[Array, Array]:
         shape = tuple(getattr(u, "shape", ()))
@@ -146,7 +159,21 @@ class Normalizer:
         if not jnp.issubdtype(u.dtype, jnp.floating):
             raise ValueError(f"u: expected a real floating dtype, got {u.dtype}; use u.astype(jnp.float32).")
         column = (self.channels,) + (1,) * self.ndim
-        return jnp.asarray(self.mean, u.dtype).reshape(column), jnp.asarray(self.std, u.dtype).reshape(column)
+        dtype = jnp.promote_types(u.dtype, jnp.float32)  # statistics in SI units leave the range of half precision
+        return jnp.asarray(self.mean, dtype).reshape(column), jnp.asarray(self.std, dtype).reshape(column)
+
+
+def _counted(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask of every sample, `(samples, *grid)`."""
+    inside, grid = np.asarray(mask), shape[2:]
+    if inside.shape not in (grid, (shape[0], *grid)) or inside.dtype != np.bool_:
+        raise ValueError(
+            f"mask: expected truth values of shape {(shape[0], *grid)} or {grid}, got {inside.dtype} of shape "
+            f"{inside.shape}; True marks the points that count, use mask.astype(bool)."
+        )
+    if not inside.any():
+        raise ValueError("mask: expected a point that counts, got none; True marks the points that count, try ~mask.")
+    return np.broadcast_to(inside, (shape[0], *grid))
 
 
 class Normalized(AbstractOperator):
@@ -158,8 +185,10 @@ class Normalized(AbstractOperator):
     - `inputs`: the `Normalizer` of the input field, `None` to leave it as it is.
     - `outputs`: the `Normalizer` of the output field, `None` to leave it as it is.
 
-    The envelope is that of `op`: one shift and scale per channel commutes with every change of grid. Points, masks and
-    keys are handed on to an `op` that names them; a mask is obeyed for one that does not, by zeros in its scaled input.
+    `mask=` in the call, truth values `(*grid,)`, sets the encoded input to exactly zero where no point counts, whatever
+    stands there, and is handed on to an operator that names it.
+
+    The envelope is that of `op`: one shift and scale per channel commutes with every change of grid.
 
     **Raises:** `ValueError` when an argument is of another kind.
     """
@@ -184,16 +213,18 @@ class Normalized(AbstractOperator):
 
     @property
     def keywords(self) -> frozenset[str]:
+        """What the call understands: the keywords of `op`, and `mask`."""
         return keywords_of(self.op) | {"mask"}
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, mask: Any = None, **keywords: Any
+        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None, mask: Any = None, **keywords: Any
     ) -> Float[Array, "channels_out *grid_out"]:
-        if mask is not None and "mask" in keywords_of(self.op):
-            keywords["mask"] = mask
-        if self.inputs is not None:
-            u = self.inputs.encode(u, mask)
-        elif mask is not None:
-            u = jnp.where(mask, u, 0)
-        v = self.op(u, **{name: value for name, value in keywords.items() if value is not None})
+        if key is not None:  # a plain function need not know the word
+            keywords["key"] = key
+        if mask is not None:
+            if self.inputs is None:
+                u = jnp.where(mask, u, 0)
+            if "mask" in keywords_of(self.op):
+                keywords["mask"] = mask
+        v = self.op(u if self.inputs is None else self.inputs.encode(u, mask), **keywords)
         return v if self.outputs is None else self.outputs.decode(v)

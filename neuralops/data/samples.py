@@ -14,6 +14,7 @@ from neuralops.arguments import check_plain, native
 
 _SHOWN = 3  # sample numbers named in a message
 FIELDS = ("inputs", "outputs", "residual_norm", "coords", "query", "mask", "query_mask")
+POINTS = ("coords", "query", "mask", "query_mask")
 NAMES = (("inputs", "outputs"), ("x", "y"))  # what mappings and items call the two, ours first
 
 
@@ -36,11 +37,11 @@ class Samples:
       be NaN.
     - `query_mask`: the same for the points of `query`.
     - `extras`: further arrays by name, samples first.
-    - `shared`: the names of the fields that hold one array for all samples; found from the ranks unless given.
+    - `shared`: the names of the fields that hold one array for all samples; found from ranks and shapes unless given.
 
     `len`, indexing, slicing and iteration are over samples, as for an array: `samples[:100]`, `samples[mask]`,
     `samples[[3, 1]]` are `Samples`; `samples[3]` is one sample, whose arrays have no sample axis. A pytree, so
-    `jax.tree.map` and `jax.jit` take it; `jax.vmap` with `in_axes=samples.axes`.
+    `jax.tree.map` and `jax.jit` take it; `jax.vmap` with `in_axes=(samples.axes,)`.
     """
 
     inputs: Any
@@ -55,14 +56,8 @@ class Samples:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extras", dict(self.extras))
-        if self.shared is None:
-            inputs = np.ndim(self.inputs)
-            outputs = inputs if self.outputs is None else np.ndim(self.outputs)
-            common = {"coords": inputs - 1, "query": outputs - 1, "mask": inputs - 2, "query_mask": outputs - 2}
-            shared = [name for name, ndim in common.items() if np.ndim(getattr(self, name)) == ndim]
-            object.__setattr__(self, "shared", tuple(n for n in shared if getattr(self, n) is not None))
-        else:
-            object.__setattr__(self, "shared", tuple(self.shared))
+        shared = shared_fields(self) if self.shared is None else tuple(self.shared)
+        object.__setattr__(self, "shared", shared)
 
     def tree_flatten_with_keys(self) -> Any:
         children = [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in (*FIELDS, "extras")]
@@ -100,15 +95,7 @@ class Samples:
         return len(self.inputs)
 
     def __getitem__(self, index: Any) -> Samples:
-        if isinstance(index, list):
-            index = np.asarray(index, None if index else np.int64)
-        if isinstance(index, int | np.integer) and not isinstance(index, bool) and not -len(self) <= index < len(self):
-            raise IndexError(f"index: expected one of {len(self)} samples, got {index}.")
-        if isinstance(index, str | tuple | bool) or index is None or index is Ellipsis:
-            raise ValueError(
-                f"index: expected sample numbers, a slice or truth values, got {index!r}; samples are indexed along "
-                "their first axis only, other axes by their arrays (samples.inputs)."
-            )
+        index = checked_index(index, len(self))
         return self.map(lambda x: x[index])
 
     def __iter__(self) -> Iterator[Samples]:
@@ -118,6 +105,58 @@ class Samples:
         given = {name: getattr(self, name) for name in FIELDS} | dict(self.extras)
         shown = [f"{name}={getattr(x, 'dtype', '')}{list(np.shape(x))}" for name, x in given.items() if x is not None]
         return f"Samples({', '.join(shown)})"
+
+
+def shared_fields(samples: Samples, lead: int | None = None) -> tuple[str, ...]:
+    """The fields that hold one array for all samples, by their ranks.
+
+    `lead` is the number of axes before the points of the inputs: 2, or 3 in trajectories. When it is not told, the
+    shapes tell a trajectory whose points fit no plain sample.
+    """
+    inputs, shared = samples.inputs, []
+    for name in POINTS:
+        x, like = getattr(samples, name), inputs if name in ("coords", "mask") or lead == 3 else samples.outputs
+        like = inputs if like is None else like
+        if x is None:
+            continue
+        shape, whole = tuple(getattr(x, "shape", ())), tuple(getattr(like, "shape", ()))
+        skip = 0 if name.endswith("mask") else 1
+        plain = len(shape) - skip == len(whole) - (lead or 2)
+        if plain and like is not samples.outputs and name.startswith("query") and lead is None and len(shape) > 1:
+            plain = shape[0] != whole[0] or shape[0] == len(shape) - 1  # without outputs only the counts can tell
+        if lead is None and len(whole) > 3 and len(shape) > skip:
+            if plain and shape[skip:] != whole[2:] and (shape[0], *shape[1 + skip :]) == (whole[0], *whole[3:]):
+                plain = False
+            elif len(shape) - skip == len(whole) - 3 and shape[skip:] == whole[3:]:
+                plain = True
+        if plain:
+            shared.append(name)
+    return tuple(shared)
+
+
+def checked_index(index: Any, size: int) -> Any:
+    """An integer, a slice, or an array of sample numbers or truth values; a traced one as it is.
+
+    **Raises:** `IndexError` outside of the samples, `ValueError` on anything else: JAX would clamp the first.
+    """
+    if isinstance(index, slice | jax.core.Tracer):
+        return index
+    wrong = isinstance(index, str | tuple) or index is None or index is Ellipsis
+    if not wrong:
+        given = np.asarray(index)
+        given = given.astype(np.int64) if given.size == 0 and isinstance(index, Sequence) else given
+        truth = given.dtype == np.bool_
+        wrong = given.ndim > 1 or not (truth or np.issubdtype(given.dtype, np.integer)) or (truth and given.ndim == 0)
+    if wrong:
+        raise ValueError(
+            f"index: expected sample numbers, a slice or truth values, got {index!r}; samples are indexed along "
+            "their first axis only, other axes by their arrays (samples.inputs)."
+        )
+    if truth and len(given) != size:
+        raise IndexError(f"index: expected {size} truth values, one a sample, got {len(given)}.")
+    if not truth and given.size and not (-size <= given.min() and given.max() < size):
+        raise IndexError(f"index: expected numbers of {size} samples, got {index}.")
+    return int(given) if given.ndim == 0 else given
 
 
 def target_mask(samples: Samples, batched: bool) -> Any:
@@ -143,8 +182,14 @@ def pad(
 
     **Raises:** `ValueError` when counts do not agree.
     """
+    taken = sorted({"mask", "query_mask", "shared"} & set(fields))
+    if taken:
+        raise ValueError(f"{taken[0]}: expected to be made here, from the sizes of the clouds, got one; leave it out.")
     query = fields.pop("query", None)
     parts = {"inputs": inputs, "outputs": outputs, "coords": coords, "query": query}
+    for name, part in parts.items():
+        for x in () if part is None else part:
+            check_plain(x, name)
     arrays = {name: [np.asarray(x) for x in part] for name, part in parts.items() if part is not None}
     for name, part in arrays.items():
         beside = arrays["query"] if name == "outputs" and query is not None else part if name == "query" else None
@@ -154,10 +199,12 @@ def pad(
                 f"{name}: expected one array for each of {len(arrays['inputs'])} samples, got {len(part)}; pair them."
             )
         for i, (x, like) in enumerate(zip(part, beside, strict=True)):
-            if x.ndim != 2 or x.shape[1] != like.shape[-1]:
+            first, points = (part[0].shape or (0,))[0], (like.shape or (0,))[-1]
+            if x.ndim != 2 or x.shape[1] != points or x.shape[0] != first:
+                lead = "channels" if i == 0 or part[0].ndim != 2 else first
                 raise ValueError(
-                    f"{name}: expected (channels, {like.shape[-1]}) for sample {i}, got shape {x.shape}; points come "
-                    "last, as many as the sample has."
+                    f"{name}: expected ({lead}, {points}) for sample {i}, got shape {x.shape}; points come last, as "
+                    "many as the sample has, and all samples have the same channels."
                 )
     padded: dict[str, Any] = {name: _padded(part) for name, part in arrays.items()}
     masks = {"mask": arrays["inputs"]} | ({} if query is None else {"query_mask": arrays["query"]})
@@ -192,6 +239,8 @@ def check_finite(x: Any, name: str, offset: int = 0, mask: Any = None) -> None:
 def as_samples(data: Any, name: str = "samples") -> Samples:
     """`Samples` of a pair, or of a mapping that calls its arrays `inputs`, `outputs` or `x`, `y`.
 
+    Of a mapping the other fields of `Samples` are taken by their names, arrays under further names are left out.
+
     **Raises:** `ValueError` on anything else.
     """
     if isinstance(data, Samples):
@@ -201,7 +250,7 @@ def as_samples(data: Any, name: str = "samples") -> Samples:
     if isinstance(data, Mapping):
         for first, second in NAMES:
             if first in data:
-                known = {key: data[key] for key in FIELDS if key in data and key not in (first, second)}
+                known = {key: data[key] for key in (*FIELDS, "extras") if key in data and key not in (first, second)}
                 return Samples(data[first], data.get(second), **known)
         raise ValueError(
             f"{name}: expected a mapping with 'inputs' and 'outputs' (or 'x' and 'y'), got {sorted(map(str, data))}; "
@@ -230,6 +279,8 @@ def check_samples(samples: Any, name: str = "samples", *, counted: Any = None, l
     samples = as_samples(samples, name)
     for field in FIELDS:
         check_plain(getattr(samples, field), f"{name}.{field}")
+    for field, x in samples.extras.items():
+        check_plain(x, f"{name}.extras[{field!r}]")
     samples = samples.map(native, native)
     if samples.outputs is None and labels:
         raise ValueError(
@@ -238,7 +289,7 @@ def check_samples(samples: Any, name: str = "samples", *, counted: Any = None, l
         )
     for field in ("inputs", "outputs"):
         x = getattr(samples, field)
-        if x is None:
+        if x is None and field == "outputs":
             continue
         shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
         if shape is None or dtype is None or len(shape) < 3:
@@ -255,7 +306,13 @@ def check_samples(samples: Any, name: str = "samples", *, counted: Any = None, l
     batched = {
         field: x for field in FIELDS if (x := getattr(samples, field)) is not None and field not in samples.shared
     }
-    counts = {field: len(x) for field, x in {**batched, **samples.extras}.items()}
+    counts = {}
+    for field, x in {**batched, **{f"extras[{key!r}]": x for key, x in samples.extras.items()}}.items():
+        shape = getattr(x, "shape", None)
+        if not shape or (field == "residual_norm" and len(shape) != 1):
+            got = type(x).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise ValueError(f"{name}.{field}: expected an array with the samples first, got {got}; give one a sample.")
+        counts[field] = shape[0]
     if len(set(counts.values())) != 1:
         raise ValueError(
             f"{name}: expected as many inputs as outputs, got {list(counts.values())} of {list(counts)}; "
@@ -277,14 +334,20 @@ def _each(samples: Samples, name: str) -> Any:
 
 
 def _check_points(samples: Samples, name: str) -> None:
-    points = {"coords": "inputs", "mask": "inputs", "query": "outputs", "query_mask": "outputs"}
-    for field, of in points.items():
+    beside = {"coords": "inputs", "mask": "inputs", "query": "outputs", "query_mask": "outputs"}
+    for field, of in beside.items():
         x, like = getattr(samples, field), getattr(samples, of)
-        if x is None or like is None:
+        if x is None:
             continue
+        shape = tuple(getattr(x, "shape", ()))
         is_mask = field.endswith("mask")
+        if like is None:  # a query without outputs fits itself
+            like = samples.inputs
+            points = shape[(field not in samples.shared) + (not is_mask) :]
+        else:
+            points = like.shape[2:]
         lead = (() if field in samples.shared else (len(like),)) + (() if is_mask else (None,))
-        wanted, shape = (*lead, *like.shape[2:]), tuple(np.shape(x))
+        wanted = (*lead, *points)
         if len(shape) != len(wanted) or any(w is not None and n != w for n, w in zip(shape, wanted, strict=True)):
             said = ", ".join("ndim" if w is None else str(w) for w in wanted)
             mend = "points come last, samples first unless it is one set for all."

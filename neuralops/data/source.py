@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from neuralops.arguments import existing_file, file_to_write
 from neuralops.data.layout import DIGEST, Header, as_json, little_endian, violations, write_file
 from neuralops.data.samples import Samples, check_finite, check_samples
 from neuralops.grid import Grid
@@ -24,8 +24,9 @@ class HDF5Source:
     """A file written by `generate`, read lazily.
 
     `source[i]` is a dictionary of NumPy arrays, `"inputs"` `(channels, *grid)` and `"outputs"` alike;
-    `source[i:j]` the same with a sample axis in front; `source.load()` all of it as `Samples`. With `len` and
-    integer indexing alone it is a data source for Grain and a map-style data set for PyTorch's loader.
+    `source[i:j]`, `source[[3, 1, 1]]` and `source[mask]` the same with a sample axis in front, as an array gives
+    them; `source.load()` all of it as `Samples`. With `len` and integer indexing alone it is a data source for
+    Grain and a map-style data set for PyTorch's loader.
 
     The file is opened at the first read in each process, so a source can be pickled and survives a fork. Use
     it in a `with` block, or `close()` it; reading again opens it again.
@@ -34,14 +35,9 @@ class HDF5Source:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise ValueError(f"path: expected a path, got {type(path).__name__}; give the file's name.")
-        self.path = Path(path).absolute()  # a worker process may run in another folder
+        # A worker process may run in another folder.
+        self.path = existing_file(path, mend="make it with generate(...), or check the name").absolute()
         self._handle: tuple[int, h5py.File] | None = None
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f"path: expected a data file, got {str(path)!r}, which is not there; make it with generate(...)."
-            )
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
@@ -102,7 +98,7 @@ class HDF5Source:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int | slice) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: Any) -> dict[str, np.ndarray]:
         if isinstance(index, slice):
             chosen = range(*index.indices(len(self)))
             step = abs(chosen.step)
@@ -110,11 +106,30 @@ class HDF5Source:
             where: int | slice = slice(rows.start, rows.stop, step) if len(rows) else slice(0, 0)
             sample = self._read(where)
             return sample if chosen.step > 0 else {name: x[::-1] for name, x in sample.items()}
-        if isinstance(index, bool) or not isinstance(index, int | np.integer):
-            raise ValueError(f"index: expected an integer or a slice, got {index!r}; take source.load() for the rest.")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index: expected one of {len(self)} samples, got {index}.")
-        return self._read(int(index) % len(self))
+        picked = self._rows(index)
+        return self._read(int(picked)) if picked.ndim == 0 else self._read_many(picked)
+
+    def _rows(self, index: Any) -> np.ndarray:
+        """The numbers of the samples that an integer, integers or a mask name, from 0, a mask's in order."""
+        try:
+            rows = np.asarray(None if isinstance(index, tuple) else index)  # a tuple would index several axes
+        except ValueError:  # lists of several lengths
+            rows = np.asarray(None)
+        if rows.shape == (0,) and not hasattr(index, "dtype"):
+            rows = rows.astype(int)  # an empty list
+        mask = rows.dtype == bool and rows.ndim == 1
+        if rows.ndim > 1 or not (mask or np.issubdtype(rows.dtype, np.integer)):
+            raise ValueError(
+                f"index: expected an integer, a slice, a list of integers or a mask, got {index!r}; take source.load() "
+                "for the rest."
+            )
+        if mask and len(rows) != len(self):
+            raise IndexError(f"index: expected a mask of {len(self)} samples, got one of {len(rows)}.")
+        rows = np.flatnonzero(rows) if mask else rows.astype(np.int64)
+        outside = rows[(rows < -len(self)) | (rows >= len(self))]
+        if outside.size:
+            raise IndexError(f"index: expected one of {len(self)} samples, got {outside.ravel()[0]}.")
+        return np.where(rows < 0, rows + len(self), rows)
 
     def _read(self, index: int | slice) -> dict[str, np.ndarray]:
         fields, axis = self._file["t0_fields"], int(isinstance(index, slice))
@@ -122,6 +137,13 @@ class HDF5Source:
             "inputs": np.stack([fields[name][index] for name in self.input_fields], axis),
             "outputs": np.stack([fields[name][index] for name in self.output_fields], axis),
         }
+
+    def _read_many(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Samples in any order, some more than once: each is read once, forwards, neighbours together."""
+        forwards, back = np.unique(rows, return_inverse=True)
+        runs = np.split(forwards, np.flatnonzero(np.diff(forwards) != 1) + 1)
+        parts = [self._read(slice(int(run[0]), int(run[-1]) + 1) if len(run) else slice(0, 0)) for run in runs]
+        return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
     def load(self) -> Samples:
         """All samples in memory."""
@@ -187,8 +209,10 @@ def write(
 
     **Returns:** the opened file. It appears under its name only when it is whole.
 
-    **Raises:** `ValueError` when shapes, names and grid do not fit, on NaN, or when `path` exists.
+    **Raises:** `ValueError` when shapes, names and grid do not fit, on NaN, or when `path` exists or is a folder;
+    `OSError` when nothing can be written there or the disk is full.
     """
+    target = file_to_write(path)
     samples = check_samples(samples)
     for field, x, names in (("inputs", samples.inputs, input_fields), ("outputs", samples.outputs, output_fields)):
         if isinstance(names, str) or x.shape[1:] != (len(names), *grid.shape):
@@ -196,7 +220,7 @@ def write(
                 f"samples.{field}: expected shape (samples, {len(names)}, {', '.join(map(str, grid.shape))}) for the "
                 f"fields {names!r} on this grid, got {tuple(x.shape)}; name each channel and give the arrays' grid."
             )
-    if Path(path).exists():
+    if target.exists():
         raise ValueError(f"path: expected a new file, but {str(path)!r} is there; give another path or move the file.")
     inputs, outputs = np.asarray(samples.inputs), np.asarray(samples.outputs)
     header = Header(
@@ -210,9 +234,8 @@ def write(
     )
     residual = None if samples.residual_norm is None else np.asarray(samples.residual_norm, np.float64)
     block = Samples(inputs, outputs, residual)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_file(Path(path), header, [block], len(inputs), compression=compression)
-    return HDF5Source(path)
+    write_file(target, header, [block], len(inputs), compression=compression)
+    return HDF5Source(target)
 
 
 def validate(path: str | os.PathLike[str]) -> None:

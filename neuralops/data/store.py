@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from neuralops.arguments import count, file_to_write
 from neuralops.data import shards
+from neuralops.data.disk import no_room
 from neuralops.data.layout import Header, as_json, write_file
 from neuralops.data.samples import Samples
 from neuralops.data.source import HDF5Source
@@ -70,55 +72,57 @@ def generate(
     then bitwise that of an uninterrupted run on the same machine and versions.
 
     **Raises:** `ValueError` before any computation on a wrong argument, or when `path` or its parts belong to
-    other data; during it when a label is not finite or misses its residual, naming the sample.
+    other data; during it when a label is not finite or misses its residual, naming the sample. `OSError` when nothing
+    can be written there, before any computation, or the disk is full: finished shards stay, calling again goes on.
     """
+    target = None if path is None else file_to_write(path).absolute()
+    folder = None if target is None else target.with_name(target.name + ".parts")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"path: expected {str(folder)!r} to be free for a folder, got a file; move it or rename path.")
+    num_samples, batch_size = count(num_samples, "num_samples"), count(batch_size, "batch_size")
     header, compute = _prepare(problem, key, num_samples, batch_size, dtype, store_dtype, max_residual)
-    shard_size = _positive(shard_size, "shard_size")
+    shard_size = count(shard_size, "shard_size")
     shard_size = -(-shard_size // batch_size) * batch_size  # whole batches, so that a sample keeps its place in one
     if compression is not None and (isinstance(compression, bool) or compression not in range(10)):
         raise ValueError(f"compression: expected None or a gzip level 0 to 9, got {compression!r}; 4 is common.")
-    if path is None:
+    if target is None or folder is None:
         with tqdm(total=num_samples, unit="sample", disable=not progress) as bar:
             return _collect(compute, 0, num_samples, batch_size, bar)
 
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"path: expected a path or None, got {type(path).__name__}; give the file's name.")
-    path = Path(path).absolute()
-    folder = path.with_name(path.name + ".parts")
-    if path.is_dir():
-        raise ValueError(f"path: expected the name of a file, got the folder {str(path)!r}; add a file name.")
-    if path.exists():
-        source = _complete(path, header)
+    if target.exists():
+        source = _complete(target, header)
         shards.clear(folder)
         return source
-    folder.mkdir(parents=True, exist_ok=True)
-    with shards.lock(folder):
-        done = shards.finished(folder, header)
-        with tqdm(total=num_samples, initial=sum(b - a for a, b in done), unit="sample", disable=not progress) as bar:
-            try:
+    kept = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with shards.lock(folder):
+            done = shards.finished(folder, header)
+            kept = sum(b - a for a, b in done)
+            with tqdm(total=num_samples, initial=kept, unit="sample", disable=not progress) as bar:
                 for start, stop in shards.missing(done, num_samples, shard_size):
                     shard = _collect(compute, start, stop, batch_size, bar)
                     write_file(shards.shard_path(folder, start, stop), header, [shard], stop - start)
-            except KeyboardInterrupt:
-                kept = sum(b - a for a, b in shards.finished(folder, header))
-                print(
-                    f"\nstopped with {kept} of {num_samples} samples safe in {folder}; "
-                    "call generate again with the same arguments to go on.",
-                    file=sys.stderr,
-                )
-                raise
-        done = shards.finished(folder, header)
-        blocks = shards.read(folder, done)
-        # The temporary file lies with the parts: what a kill leaves of it goes when they go.
-        write_file(path, header, blocks, num_samples, folder=folder, compression=compression)
+                    kept += stop - start
+            blocks = shards.read(folder, shards.finished(folder, header))
+            # The temporary file lies with the parts: what a kill leaves of it goes when they go.
+            write_file(target, header, blocks, num_samples, folder=folder, compression=compression)
+    except KeyboardInterrupt:
+        print(f"\nstopped with {_safe(kept, num_samples, folder)} to go on.", file=sys.stderr)
+        raise
+    except OSError as error:
+        number = no_room(error)
+        if number is None:
+            raise
+        raise OSError(
+            number, f"path: {os.strerror(number)}, with {_safe(kept, num_samples, folder)} when there is room"
+        ) from error
     shards.clear(folder)
-    return HDF5Source(path)
+    return HDF5Source(target)
 
 
-def _positive(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}; give a count such as 64.")
-    return int(value)
+def _safe(kept: int, num_samples: int, folder: Path) -> str:
+    return f"{kept} of {num_samples} samples safe in {folder}; call generate again with the same arguments"
 
 
 def _random_key(key: Any) -> jax.Array:
@@ -151,7 +155,6 @@ def _prepare(
             f"problem: expected a Problem such as no.pde.Poisson(...), got {problem!r}, which lacks "
             f"{missing or 'its arguments'}; build one."
         )
-    num_samples, batch_size = _positive(num_samples, "num_samples"), _positive(batch_size, "batch_size")
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype!r}; use one of these words.")
     key = _random_key(key)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from neuralops.arguments import count
-from neuralops.data.samples import Samples
+from neuralops.data.samples import POINTS, Samples, checked_index, shared_fields
 
 
 class Windows:
@@ -26,23 +26,33 @@ class Windows:
         return len(self.trajectories) * self.per_trajectory
 
     def __getitem__(self, index: Any) -> Samples:
-        chosen = np.arange(len(self))[np.asarray(index) if isinstance(index, list) else index]
+        chosen = np.arange(len(self))[checked_index(index, len(self))]
         if np.ndim(chosen) == 0:
-            return self._window(int(chosen))
+            return self._rest[int(chosen) // self.per_trajectory].replace(
+                **self._frames(int(chosen)), shared=self._shared
+            )
         if not len(chosen):
             raise ValueError(f"index: expected at least one window, got {index!r}; choose among {len(self)}.")
-        items = [self._window(int(i)) for i in chosen]
-        stacked = {name: np.stack([getattr(item, name) for item in items]) for name in ("inputs", "outputs")}
-        return self.trajectories[chosen // self.per_trajectory].replace(**stacked, shared=self.trajectories.shared)
+        parts = [self._frames(int(i)) for i in chosen]
+        stacked = {name: np.stack([part[name] for part in parts]) for name in ("inputs", "outputs")}
+        return self._rest[chosen // self.per_trajectory].replace(**stacked, shared=self._shared)
 
-    def _window(self, index: int) -> Samples:
+    @property
+    def _shared(self) -> tuple[str, ...]:
+        return self.trajectories.shared
+
+    @property
+    def _rest(self) -> Samples:
+        """All that belongs to a trajectory but its frames, which are read only where they are wanted."""
+        return self.trajectories.replace(inputs=np.arange(len(self.trajectories)), shared=self._shared)
+
+    def _frames(self, index: int) -> dict[str, np.ndarray]:
         which, start = divmod(index, self.per_trajectory)
         start *= self.stride
         frames = np.asarray(self.trajectories.inputs[which, start : start + self.history + self.horizon])
         stacked = frames.reshape(-1, *frames.shape[2:])  # time-major: all channels of a frame, then the next frame
         cut = self.history * frames.shape[1]
-        rest = self.trajectories.replace(inputs=np.arange(len(self.trajectories)), shared=self.trajectories.shared)
-        return rest[which].replace(inputs=stacked[:cut], outputs=stacked[cut:], shared=self.trajectories.shared)
+        return {"inputs": stacked[:cut], "outputs": stacked[cut:]}
 
     def load(self) -> Samples:
         """All windows in memory."""
@@ -89,4 +99,24 @@ def windows(trajectories: Any, *, history: int = 1, horizon: int = 1, stride: in
             f"trajectories: expected at least {history + horizon} frames for history={history} and horizon={horizon}, "
             f"got {shape[0]} trajectories of {shape[1]}; take shorter windows."
         )
+    # Ranks mean other things here than in plain samples: there is an axis of time.
+    samples = samples.replace(shared=shared_fields(samples, lead=3))
+    for field in POINTS:
+        x = getattr(samples, field)
+        if x is None:
+            continue
+        lead = (() if field in samples.shared else shape[:1]) + (() if field.endswith("mask") else (None,))
+        wanted, got = (*lead, *shape[3:]), tuple(getattr(x, "shape", ()))
+        if len(got) != len(wanted) or any(n is not None and n != m for n, m in zip(wanted, got, strict=True)):
+            said = ", ".join("ndim" if n is None else str(n) for n in wanted)
+            raise ValueError(
+                f"trajectories.{field}: expected shape ({said}) beside frames on {shape[3:]}, got {got}; points stay "
+                "where they are in time, one set for each trajectory or for all."
+            )
+    for field, x in {"residual_norm": samples.residual_norm, **samples.extras}.items():
+        if x is not None and (getattr(x, "shape", None) or (0,))[0] != shape[0]:
+            raise ValueError(
+                f"trajectories.{field}: expected one for each of {shape[0]} trajectories, got shape "
+                f"{getattr(x, 'shape', None)}; leave it out."
+            )
     return Windows(samples, history, horizon, stride)

@@ -61,6 +61,13 @@ class Inverse(AbstractOperator):
         self.numbers = (tree, *(None if eqx.is_array(leaf) else leaf for leaf in plain))
         self.dtype, self.warn = dtype, flag(warn, "warn")
 
+    def __reduce__(
+        self,
+    ) -> Any:  # a tree structure of Equinox does not know itself again when it is copied, a tree does
+        tree, *numbers = self.numbers
+        method = jax.tree.unflatten(tree, range(len(numbers)))
+        return _again, (self.A, self.arrays, method, tuple(numbers), self.dtype, self.warn)
+
     @property
     def method(self) -> Any:
         """The method, put together again."""
@@ -87,6 +94,15 @@ class Inverse(AbstractOperator):
             b = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype) if wider(leaf) else leaf, r)
         x = solve(A, b, method, warn=self.warn).value
         return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), x, r)
+
+
+def _again(A: Any, arrays: Any, method: Any, numbers: tuple[Any, ...], dtype: str | None, warn: bool) -> Inverse:
+    """An `Inverse` from its fields, when it is copied or unpickled."""
+    copy = object.__new__(Inverse)
+    fields = {"A": A, "arrays": arrays, "numbers": (jax.tree.structure(method), *numbers), "dtype": dtype, "warn": warn}
+    for name, value in fields.items():
+        object.__setattr__(copy, name, value)
+    return copy
 
 
 def _cast(tree: Any, dtype: str) -> Any:

@@ -134,6 +134,7 @@ def _solve(A: Any, b: Any, method: AbstractMethod, x0: Any, null_space: Any, war
     # Functions may close over anything, so they are traced once and what they close over becomes an argument: of the
     # rule of differentiation, which could not see it otherwise.
     apply_A, closed_A, out_A = hoist(A, b)
+    known = bool(getattr(A, "symmetric", False))  # linear and symmetric by construction
     _check_map("A", out_A, b)
     b = vary(b, varying(out_A))
     start = zeros_like(b) if x0 is None else vary(x0, varying(b))
@@ -154,6 +155,11 @@ def _solve(A: Any, b: Any, method: AbstractMethod, x0: Any, null_space: Any, war
             norm = dot.norm(used)
             nothing = norm <= 100 * jnp.finfo(norm.dtype).eps * whole  # rounding is all that is left
             used, norm = select(nothing, zeros_like(used), used), jnp.where(nothing, 0, norm)
+        affine: Any = False
+        asymmetric: Any = False
+        if not known:
+            affine, asymmetric = _faults(lambda v: apply_A(closed_A, v), used, dot)
+            used, norm = select(affine, zeros_like(used), used), jnp.where(affine, 0, norm)
         system = System(
             matvec=lambda v: apply_A(closed_A, v),
             b=used,
@@ -162,14 +168,20 @@ def _solve(A: Any, b: Any, method: AbstractMethod, x0: Any, null_space: Any, war
             unit=jnp.where(own, unit, jnp.inf),
             dot=dot,
             null_space=null_space,
+            asymmetric=asymmetric if method.needs_symmetry else False,
         )
         out = jax.tree.unflatten(kind, numbers).run(system)
         x, residual, result = out.x, out.residual, out.result
+        if affine is not False:
+            x, residual = select(affine, zeros_like(x), x), select(affine, scaled, residual)
+            result = jnp.where(affine, Result.affine, result).astype(jnp.int32)
         if null_space is not None:
             x = null_space.fix_gauge(x)
             # judged by the right-hand side as given, with what to_range removed
-            residual = jax.tree.map(lambda r, a, c: r + (a - c), residual, scaled, used)
+            removed, rest = sub(scaled, used), dot.norm(residual)
+            residual = jax.tree.map(jnp.add, residual, removed)
             lost = (result == Result.converged) & (dot.norm(residual) > out.target)
+            lost = lost | ((result == Result.stagnated) & (dot.norm(removed) > rest))  # the larger of two causes
             result = jnp.where(lost, Result.incompatible, result).astype(jnp.int32)
         # A poisoned cotangent must not come back as a clean gradient.
         poison = jnp.where(own | jnp.isfinite(size), 0, jnp.nan)
@@ -294,6 +306,17 @@ def _asymmetric(A: Any, matvec: Any, x: Any, rhs: Any, account: _Report, dot: Do
     lost, norm = (dot.norm(jax.tree.map(lambda v: v / unit, u)) for u in (sub(product, transposed), rhs))
     wrong = lost > 10 * jnp.maximum(account.residual_norm, math.sqrt(jnp.finfo(norm.dtype).eps)) * norm
     return jnp.where(wrong & (account.result == Result.converged), Result.breakdown, account.result)
+
+
+def _faults(A: Any, u: Any, dot: Dot) -> tuple[Array, Array]:
+    """Whether A is affine, and whether it is not symmetric, as far as one vector and its image tell."""
+    constant = dot.norm(A(zeros_like(u)))
+    image = A(u)
+    again = A(image)
+    # u . A (A u) = (A u) . (A u) for a symmetric A
+    crossed, square, size, width = dot.many([(u, again), (image, image), (u, u), (again, again)])
+    tolerance = math.sqrt(float(jnp.finfo(square.dtype).eps))
+    return constant > 0, jnp.abs(crossed - square) > tolerance * (square + jnp.sqrt(size * width))
 
 
 def _as_method(method: Any) -> AbstractMethod:

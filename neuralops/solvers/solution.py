@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import warnings
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,6 +33,9 @@ class Result(enum.IntEnum):
     breakdown = 3
     nonfinite = 4
     incompatible = 5
+    singular = 6
+    asymmetric = 7
+    affine = 8
 
 
 MESSAGES = {
@@ -47,6 +50,13 @@ MESSAGES = {
     Result.incompatible: "no solution exists: the right-hand side has a part outside the operator's range (a pure "
     "Neumann or periodic problem needs a source of zero mean, on each part of the domain that is cut off); the "
     "solution for the rest is returned",
+    Result.singular: "no solution exists: the operator maps a direction to zero, so it is singular, and the right-hand "
+    "side has a part outside its range; take that part out (the mean, for pure Neumann and periodic problems), or give "
+    "null_space=NullSpace.from_basis([...])",
+    Result.asymmetric: "not converged: the operator is not symmetric (u . A v and v . A u differ), as conjugate "
+    "gradients need it; use GMRES or BiCGStab of scipy.sparse.linalg or lineax",
+    Result.affine: "not solved: A(0) is not zero, so A is affine and not linear (a boundary value left inside it?); "
+    "move the constant to the right-hand side: solve v -> A(v) - A(0) for b - A(0)",
 }
 
 
@@ -95,6 +105,7 @@ class System(NamedTuple):
     out, so absolute tolerances are divided by it too; it is infinite in the systems of derivatives, whose
     units are others. `dot` is the inner product, and a method forms no other sum over entries: vectors, which
     are pytrees, may be spread over devices. `null_space` is that of a singular operator, as far as it is known.
+    `asymmetric` says whether A was seen not to be symmetric, `False` where it is known to be.
     """
 
     matvec: Any
@@ -104,6 +115,7 @@ class System(NamedTuple):
     unit: Array
     dot: Dot
     null_space: NullSpace | None = None
+    asymmetric: Array | bool = False
 
 
 class Outcome(NamedTuple):
@@ -120,6 +132,12 @@ class Outcome(NamedTuple):
 
 class AbstractMethod(eqx.Module):
     """A way to solve a symmetric linear system; numbers in it are leaves, so new values do not recompile."""
+
+    needs_symmetry: ClassVar[bool] = True  # whether it can fail because A is not
+
+    def __hash__(self) -> int:  # equality is by content, and operators within hash by identity
+        numbers = tuple(leaf for leaf in jax.tree.leaves(self) if isinstance(leaf, int | float))
+        return hash((jax.tree.structure(self), numbers))
 
     @abstractmethod
     def run(self, system: System) -> Outcome:

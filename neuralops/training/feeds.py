@@ -208,7 +208,8 @@ def as_data(
                 f"{name}: expected arrays on one device, got one that is spread over {len(leaf.sharding.device_set)}; "
                 "give mesh=, over which batches are divided, or gather it with np.asarray."
             )
-    if isinstance(data, Samples | tuple | list) or (
+    listed = isinstance(data, list) and bool(data) and isinstance(data[0], Samples | tuple | Mapping)  # a source
+    if (isinstance(data, Samples | tuple | list) and not listed) or (
         isinstance(data, Mapping) and (labels or {"inputs", "x"} & set(data))
     ):
         return ArrayData.of(check_samples(data, name, labels=labels, counted=counted), loaded)

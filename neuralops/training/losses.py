@@ -7,11 +7,12 @@ and channels, never summed, so that a value does not grow with the grid. The opt
 - `weights`: quadrature weights `(*grid,)`, such as `grid.weights()`; `None` weighs all points equally.
 - `mask`: truth values `(*grid,)` or `(channels, *grid)`, `True` where a point counts. A masked point counts
   exactly zero in the value and in every gradient, also where its values are NaN or infinite.
-- `eps`: added to the norm of the target before dividing by it, in the unit of the field. There is none unless you give
-  one, so that a relative error does not depend on the unit; a target that is exactly zero then has the error 0 if
-  predicted exactly and infinity if not.
+- `eps`: added to the norm of the target before dividing by it, in the unit of the field. `None` adds nothing:
+  a relative error is then the same in every unit. A target of norm zero gives 0 for an exact prediction, else
+  infinity with gradient 0 (there is no ratio to improve); with `eps` it gives the norm of the error over `eps`.
 
-Relative errors are the same for fields of any size that the dtype can hold, gradients too.
+A relative error and its gradient (times the size of the field) do not change with the unit: fields of 1e-30 and of
+1e30 give in float32 what fields of size 1 give. `mse` and `mae` have units and leave the range when their result does.
 
 `h1(grid)` and `l2()` hold the options; what they return is compared by value, so passing a new one to `fit`
 does not compile again.
@@ -28,7 +29,9 @@ from jaxtyping import Array, Float
 
 from neuralops.grid import Grid
 from neuralops.solvers.learning.direction_losses import angle_loss, energy_loss, one_step_loss
-from neuralops.training.norms import Field, check_option, h1_differences, h1_modes, mean, mean_square, prepare, ratio
+from neuralops.training.bound import Bound as Bound
+from neuralops.training.bound import takes_mask as takes_mask
+from neuralops.training.norms import Field, check_option, h1_square, mean, mean_square, prepare, relative
 from neuralops.training.objectives import physics as physics
 from neuralops.training.objectives import predict as predict
 from neuralops.training.objectives import rollout as rollout
@@ -65,7 +68,7 @@ def relative_l2(
     per_channel: bool = False,
     eps: float | None = None,
 ) -> Float[Array, ""]:
-    """The relative L2 error `|p - t| / |t|` with `|u|^2` the mean of `u^2`.
+    """The relative L2 error `|p - t| / (|t| + eps)` with `|u|^2` the mean of `u^2`.
 
     The norm is that of the whole field, all channels together; `per_channel=True` takes the ratio channel by
     channel and averages the ratios, for channels of different units.
@@ -73,7 +76,7 @@ def relative_l2(
     **Raises:** `ValueError` when shapes or dtypes do not fit.
     """
     error, target, weight = prepare(prediction, target, weights, mask)
-    return ratio(error, target, lambda u: mean_square(u, weight), per_channel, eps)
+    return relative(error, target, lambda u: mean_square(u, weight), per_channel, eps)
 
 
 def relative_h1(
@@ -87,7 +90,7 @@ def relative_h1(
     per_channel: bool = False,
     eps: float | None = None,
 ) -> Float[Array, ""]:
-    """The relative H1 error `|p - t|_1 / |t|_1` with `|u|_1^2` the mean of `u^2 + |grad u|^2`.
+    """The relative H1 error `|p - t|_1 / (|t|_1 + eps)` with `|u|_1^2` the mean of `u^2 + |grad u|^2`.
 
     **Arguments:**
 
@@ -119,8 +122,7 @@ def relative_h1(
             f"prediction: expected (channels, *grid) with {grid.ndim} space dimensions, got shape {error.shape}; "
             "losses take one sample, use jax.vmap for a batch."
         )
-    norm = h1_modes if derivative == "spectral" else h1_differences
-    return ratio(error, target, lambda u: norm(u, grid, weight), per_channel, eps)
+    return relative(error, target, h1_square(grid, weight, derivative == "spectral"), per_channel, eps)
 
 
 def relative_fourier_h1(
@@ -130,15 +132,21 @@ def relative_fourier_h1(
     max_wavenumber: int | None = None,
     per_channel: bool = False,
     eps: float | None = None,
+    mask: None = None,
 ) -> Float[Array, ""]:
     """The relative H1 error by discrete Fourier transform that MgNO and HANO train with (He, Liu and Xu 2024).
 
-    `|w p^ - w t^| / |w t^|` with w^2 = 1 + k_1^2 + k_2^2 + ... and k the integer wavenumbers, without 2 pi; the
+    `|w p^ - w t^| / (|w t^| + eps)` with w^2 = 1 + k_1^2 + k_2^2 + ... and k the integer wavenumbers, without 2 pi; the
     field counts as periodic whatever its boundary. From `max_wavenumber` on (20 in MgNO) a k_i counts as zero in w.
     For the norm of the function, with its boundary and extent, see `relative_h1`.
 
-    **Raises:** `ValueError` when shapes or dtypes do not fit.
+    **Raises:** `ValueError` when shapes or dtypes do not fit, and for any `mask`: a wave needs every point.
     """
+    if mask is not None:
+        raise ValueError(
+            "mask: expected None, because a Fourier transform needs every point, got a mask; use relative_h1 (finite "
+            "differences) or relative_l2 for masked fields."
+        )
     if max_wavenumber is not None and (not isinstance(max_wavenumber, int) or max_wavenumber < 1):
         raise ValueError(f"max_wavenumber: expected a positive integer or None, got {max_wavenumber!r}; give e.g. 20.")
     error, target, _ = prepare(prediction, target, None, None)
@@ -153,42 +161,7 @@ def relative_fourier_h1(
     def square(u: Array) -> Array:
         return jnp.sum(jnp.abs(jnp.fft.fftn(u, axes=axes, norm="forward")) ** 2 * jnp.asarray(weight, u.dtype), axes)
 
-    return ratio(error, target, square, per_channel, eps)
-
-
-class Bound:
-    """A loss or metric with its options filled in: `Bound(f, a=1)(p, t) = f(p, t, a=1)`.
-
-    Equal by value (arrays by content), unlike a lambda or `functools.partial`, so that compiled functions
-    that were built for one are found again for an equal one.
-
-    **Raises:** `ValueError` when `function` cannot be called.
-    """
-
-    def __init__(self, function: Callable[..., Any], /, **options: Any) -> None:
-        if not callable(function):
-            raise ValueError(
-                f"function: expected a loss (prediction, target), got {type(function).__name__}; give a function."
-            )
-        self.function, self.options = function, options
-        self.__name__ = getattr(function, "__name__", type(function).__name__)
-        self._value = (function, tuple((name, _frozen(option)) for name, option in sorted(options.items())))
-
-    def __call__(self, prediction: Array, target: Array, *, mask: Any = None) -> Array:
-        """`mask` is that of the sample; a point counts where this one and a bound one are true."""
-        options = self.options
-        if mask is not None:
-            options = {**options, "mask": mask if (own := options.get("mask")) is None else jnp.logical_and(own, mask)}
-        return self.function(prediction, target, **options)
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Bound) and self._value == other._value
-
-    def __repr__(self) -> str:
-        return f"{self.__name__}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
+    return relative(error, target, square, per_channel, eps)
 
 
 def h1(grid: Grid, **options: Any) -> Bound:
@@ -224,10 +197,3 @@ def angle(A: Any) -> Bound:
 
 def _of_direction(prediction: Field, target: Field, *, A: Any, loss: Callable[..., Array]) -> Array:
     return loss(A, target, prediction)
-
-
-def _frozen(option: Any) -> Any:
-    if hasattr(option, "__array__") and not np.isscalar(option):
-        array = np.asarray(option)
-        return array.shape, str(array.dtype), array.tobytes()
-    return option

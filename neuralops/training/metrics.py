@@ -16,25 +16,40 @@ With `e = p - t` and `<.>` the (weighted) mean over the points of one channel:
 | `max_error` | the largest abs(e) over channels and points | field |
 | `boundary_error` | root mean square of e over the outermost points | field |
 | `spectral_error` | root mean square of a band of e, divided by that of t | 1 |
+| `per_step` | any of these for each of the time steps stacked in the channels | of the metric |
+| `valid_time` | the time up to which the error of every step stays at or below a threshold | time |
 | `mse`, `mae` | mean of e^2, of abs(e) over channels and points | field^2, field |
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops import transforms
+from neuralops.arguments import count
 from neuralops.grid import Grid
-from neuralops.training.losses import Bound
+from neuralops.training.bound import Bound as Bound
+from neuralops.training.bound import takes_mask
 from neuralops.training.losses import mae as mae
 from neuralops.training.losses import mse as mse
 from neuralops.training.losses import relative_h1 as relative_h1
 from neuralops.training.losses import relative_l2 as relative_l2
-from neuralops.training.norms import Field, check_option, mean_square, modal_squares, prepare, ratio, root_mean
+from neuralops.training.norms import (
+    Field,
+    check_option,
+    mean,
+    mean_square,
+    modal_squares,
+    prepare,
+    relative,
+    root_mean_square,
+    scaled,
+)  # fmt: skip
 
 BANDS = ("low", "mid", "high")
 
@@ -45,9 +60,11 @@ __all__ = [
     "max_error",
     "mse",
     "nrmse",
+    "per_step",
     "relative_h1",
     "relative_l2",
     "spectral_error",
+    "valid_time",
     "vrmse",
 ]
 
@@ -75,11 +92,12 @@ def vrmse(
     **Raises:** `ValueError` when shapes or dtypes do not fit.
     """
     error, target, weight = prepare(prediction, target, weights, mask)
-    share = jnp.ones_like(target) if weight is None else weight
-    axes = tuple(range(1, target.ndim))
-    total = jnp.sum(share, axes, keepdims=True)
-    mean = jnp.sum(target * share, axes, keepdims=True) / jnp.where(total == 0, 1, total)
-    return ratio(error, target - mean, lambda u: mean_square(u, weight), True, eps)
+    unit, scale = scaled(target, True)  # the sum over the points of a large field may overflow
+    column = (-1,) + (1,) * (target.ndim - 1)
+    deviation = target - (mean(unit, weight) * scale).reshape(column)
+    if weight is not None:
+        deviation = jnp.where(weight != 0, deviation, 0)  # what does not count sets no scale
+    return relative(error, deviation, lambda u: mean_square(u, weight), True, eps)
 
 
 def max_error(prediction: Field, target: Field, *, mask: Any = None) -> Float[Array, ""]:
@@ -117,9 +135,8 @@ def boundary_error(prediction: Field, target: Field, *, grid: Grid | None = None
     for axis in axes:
         np.moveaxis(edge, axis, 0)[[0, -1]] = True
     share = jnp.asarray(np.broadcast_to(edge, error.shape), error.dtype)
-    share = share if weight is None else share * weight
-    size, rest = root_mean(error, lambda u: mean_square(u, share), False)
-    return size * rest
+    weight = share if weight is None else share * weight
+    return root_mean_square(jnp.where(weight != 0, error, 0), weight)
 
 
 def spectral_error(
@@ -130,6 +147,7 @@ def spectral_error(
     band: str,
     edges: tuple[float, float] = (4, 12),
     eps: float | None = None,
+    mask: None = None,
 ) -> Float[Array, ""]:
     """The part of the relative L2 error that sits in one band of wavenumbers.
 
@@ -143,8 +161,13 @@ def spectral_error(
     - `band`: `"low"` (k < edges[0]), `"mid"`, or `"high"` (k >= edges[1]).
     - `edges`: PDEBench splits at 4 and 12.
 
-    **Raises:** `ValueError` when shapes, dtypes or options do not fit.
+    **Raises:** `ValueError` when shapes, dtypes or options do not fit, and for any `mask`: a wave needs every point.
     """
+    if mask is not None:
+        raise ValueError(
+            "mask: expected None, because an expansion in waves needs every point, got a mask; leave spectral_error "
+            "out for masked fields, or fill them first."
+        )
     check_option(grid, Grid, "grid", "Grid(num_points, domain_extent, boundary)")
     if band not in BANDS:
         raise ValueError(f"band: expected one of {BANDS}, got {band!r}; use one of these words.")
@@ -152,18 +175,78 @@ def spectral_error(
         raise ValueError(f"edges: expected two wavenumbers in rising order, got {edges!r}; give e.g. (4, 12).")
     error, target, _ = prepare(prediction, target, None, None)
     grid.check(error, "prediction")
-    half_waves = [transforms.wavenumbers(axis.boundary, axis.num_points) for axis in grid.axes]
-    k_squared = np.zeros(())
-    for w in half_waves:
-        k_squared = np.add.outer(k_squared, (w / 2) ** 2)
     low, high = {"low": (0, edges[0]), "mid": edges, "high": (edges[1], np.inf)}[band]
-    chosen = (k_squared >= low**2) & (k_squared < high**2)
-
-    def square(u: Array) -> Array:
-        squares = modal_squares(u, grid)[0]
-        return jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, u.ndim)))
 
     def whole(u: Array) -> Array:
         return jnp.sum(modal_squares(u, grid)[0], tuple(range(1, u.ndim)))
 
-    return ratio(error, target, square, False, eps, whole)
+    def part(u: Array) -> Array:
+        squares, half_waves = modal_squares(u, grid)
+        k_squared = np.zeros(())
+        for w in half_waves:
+            k_squared = np.add.outer(k_squared, (w / 2) ** 2)
+        chosen = (k_squared >= low**2) & (k_squared < high**2)
+        return jnp.sum(squares * jnp.asarray(chosen, squares.dtype), tuple(range(1, u.ndim)))
+
+    return relative(error, target, whole, False, eps, part)
+
+
+def per_step(metric: Callable[..., Any], num_steps: int) -> Bound:
+    """`metric` of each time step, `(num_steps,)`, for fields that stack the steps in their channels.
+
+    Prediction and target are `(num_steps * channels, *grid)`, all channels of the first step first. A mask `(*grid,)`
+    holds for every step, one of `(num_steps * channels, *grid)` is cut like the field. Equal by value, like `Bound`.
+
+    **Raises:** `ValueError` when `metric` cannot be called or `num_steps` is no count; in the call, when the channels
+    do not divide by it, or for a mask that `metric` does not take.
+    """
+    return Bound(_per_step, metric=_callable(metric), num_steps=count(num_steps, "num_steps"))
+
+
+def valid_time(num_steps: int, threshold: float, dt: float = 1.0, metric: Callable[..., Any] = relative_l2) -> Bound:
+    """The time up to which the error of every step stays at or below `threshold`, one number in the unit of `dt`.
+
+    0 when the first step exceeds it, `num_steps * dt` when none does; a step whose error is NaN exceeds it. Fields and
+    masks as for `per_step`. Piecewise constant, so a metric and no loss.
+
+    **Raises:** `ValueError` as `per_step`, and when `threshold` or `dt` is not a positive number.
+    """
+    for name, value in (("threshold", threshold), ("dt", dt)):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}; give e.g. {name}=0.2.")
+    steps = count(num_steps, "num_steps")
+    return Bound(_valid_time, metric=_callable(metric), num_steps=steps, threshold=float(threshold), dt=float(dt))
+
+
+def _callable(metric: Any) -> Any:
+    if not callable(metric):
+        raise ValueError(f"metric: expected a function (prediction, target), got {type(metric).__name__}; give one.")
+    return metric
+
+
+def _per_step(prediction: Field, target: Field, *, metric: Any, num_steps: int, mask: Any = None) -> Array:
+    prepare(prediction, target, None, mask)
+    if len(target) % num_steps:
+        raise ValueError(
+            f"num_steps: expected a divisor of the {len(target)} channels, got {num_steps}; give the number of time "
+            "steps stacked in the channels."
+        )
+    frames = [jnp.reshape(u, (num_steps, -1, *u.shape[1:])) for u in (prediction, target)]
+    if mask is None:
+        return jax.vmap(metric)(*frames)
+    if not takes_mask(metric):
+        raise ValueError(
+            f"mask: expected None, because {getattr(metric, '__name__', metric)} takes no mask, got one; use a metric "
+            "that names `mask`, such as relative_l2."
+        )
+    whole = np.ndim(mask) == target.ndim
+    mask = jnp.reshape(mask, frames[1].shape) if whole else jnp.asarray(mask)
+    masked = jax.vmap(lambda p, t, m: metric(p, t, mask=m), (0, 0, 0 if whole else None))
+    return masked(frames[0], frames[1], mask)
+
+
+def _valid_time(
+    prediction: Field, target: Field, *, metric: Any, num_steps: int, threshold: float, dt: float, mask: Any = None
+) -> Float[Array, ""]:
+    errors = _per_step(prediction, target, metric=metric, num_steps=num_steps, mask=mask)
+    return dt * jnp.sum(jnp.cumprod(errors <= threshold))

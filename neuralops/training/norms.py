@@ -1,4 +1,8 @@
-"""The arithmetic under losses and metrics: samples checked, mean squares, norms, and ratios of norms without a unit."""
+"""Arithmetic that losses and metrics share: checked samples, means of squares, and ratios free of any unit.
+
+A norm is taken of the field over its largest magnitude (`neuralops.scale`), which has no derivative; none is missing,
+because the value does not depend on it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from neuralops import transforms
 from neuralops.arguments import check_plain
 from neuralops.grid import Grid
-from neuralops.scale import root, unit
+from neuralops.scale import power_of_two, root
 
 Field = Float[Array, "channels *grid"]
 
@@ -20,6 +25,24 @@ Field = Float[Array, "channels *grid"]
 def check_option(value: Any, kind: type, name: str, mend: str) -> None:
     if not isinstance(value, kind):
         raise ValueError(f"{name}: expected a {kind.__name__}, got {type(value).__name__}; give {mend}.")
+
+
+def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
+    """Refuses what is not truth values `(*grid,)` or `(channels, *grid)` for a sample of `shape`."""
+    check_plain(mask, "mask")
+    if tuple(np.shape(mask)) not in (shape[1:], shape) or jnp.result_type(mask) != jnp.bool_:
+        raise ValueError(
+            f"mask: expected truth values of shape {shape[1:]} or {shape}, got {jnp.result_type(mask)} of shape "
+            f"{tuple(np.shape(mask))}; True marks the points that count, use mask.astype(bool)."
+        )
+
+
+def check_eps(eps: Any) -> None:
+    number = isinstance(eps, int | float | np.number) and not isinstance(eps, bool)
+    if eps is not None and not (number and 0 <= eps < np.inf):
+        raise ValueError(
+            f"eps: expected None or a number of at least zero in the unit of the field, got {eps!r}; give None."
+        )
 
 
 def prepare(prediction: Any, target: Any, weights: Any, mask: Any) -> tuple[Array, Array, Array | None]:
@@ -49,18 +72,24 @@ def prepare(prediction: Any, target: Any, weights: Any, mask: Any) -> tuple[Arra
                 f"weights: expected the shape {shape[1:]} of the grid, got {tuple(np.shape(weights))}; "
                 "use grid.weights()."
             )
-        weight = jnp.broadcast_to(jnp.asarray(weights, dtype), shape)
+        weight = jnp.broadcast_to(_relative_weights(weights, dtype), shape)
     if mask is not None:
-        if tuple(np.shape(mask)) not in (shape[1:], shape) or jnp.result_type(mask) != jnp.bool_:
-            raise ValueError(
-                f"mask: expected truth values of shape {shape[1:]} or {shape}, got {jnp.result_type(mask)} of shape "
-                f"{tuple(np.shape(mask))}; True marks the points that count, use mask.astype(bool)."
-            )
+        check_mask(mask, shape)
         inside = jnp.broadcast_to(mask, shape)
         # Replaced before any arithmetic: 0 * NaN would be NaN, in the value and in the gradient.
         prediction, target = jnp.where(inside, prediction, 0), jnp.where(inside, target, 0)
         weight = inside.astype(dtype) if weight is None else jnp.where(inside, weight, 0)
     return prediction - target, target, weight
+
+
+def _relative_weights(weights: Any, dtype: Any) -> Array:
+    """Weights over a power of two near the largest; those of a box of nanometres are below float32."""
+    if isinstance(weights, np.ndarray) and weights.dtype == np.float64:  # before the digits are dropped
+        largest = float(np.max(np.abs(weights), initial=0.0))
+        exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) else 0
+        return jnp.asarray(np.ldexp(weights, -exponent), dtype)
+    weights = jnp.asarray(weights, dtype)
+    return weights / lax.stop_gradient(power_of_two(jnp.max(jnp.abs(weights), initial=0)))
 
 
 def mean(x: Array, weight: Array | None, share: Array | None = None) -> Array:
@@ -78,39 +107,58 @@ def mean_square(x: Array, weight: Array | None) -> Array:
     return mean(x**2, weight)
 
 
-def root_mean(u: Array, square: Callable[[Array], Array], per_channel: bool) -> tuple[Array, Array]:
-    """A norm as a power of two and a number of the size of one, whose product it is.
-
-    `square` gives the mean square of each channel, `(channels,)`.
-    """
-    size = unit(u, range(1, u.ndim) if per_channel else None)
-    squares = square(u / size)
-    return size.reshape(-1 if per_channel else ()), root(squares if per_channel else jnp.mean(squares))
+def scaled(x: Array, per_channel: bool) -> tuple[Array, Array]:
+    """`x` over a power of two near its largest magnitude, and that power: `()`, or `(channels,)`."""
+    axes = tuple(range(1 if per_channel else 0, x.ndim))
+    scale = lax.stop_gradient(power_of_two(jnp.max(jnp.abs(lax.stop_gradient(x)), axes, initial=0)))
+    return x / scale.reshape(scale.shape + (1,) * len(axes)), scale
 
 
-def ratio(
+def root_mean_square(x: Array, weight: Array | None) -> Array:
+    """The root of the mean of `x^2` over grid and channels, `()`."""
+    x, scale = scaled(x, False)
+    return root(jnp.mean(mean_square(x, weight))) * scale
+
+
+def relative(
     error: Array,
     target: Array,
     square: Callable[[Array], Array],
     per_channel: bool,
     eps: float | None,
-    whole: Callable[[Array], Array] | None = None,
+    part: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """The norm of the error over that of the target, by channel and averaged if so wished.
+    """|error| / (|target| + eps), with `square` the squared norm per channel, `(channels,)`, homogeneous of degree 2.
 
-    `square` as in `root_mean`; `whole` is the same for the target where that differs.
+    `part` measures the error where that is another norm than the target's. A target of norm 0 without `eps` gives 0
+    for an error of norm 0, else infinity, with gradient 0 both times.
     """
-    (p, a), (q, b) = root_mean(error, square, per_channel), root_mean(target, whole or square, per_channel)
-    if eps is not None:
-        return jnp.mean(p * a / (q * b + eps))
-    none = b == 0
-    return jnp.mean(jnp.where(none, jnp.where(a == 0, 0, jnp.inf), p / q * (a / jnp.where(none, 1, b))))
+    check_eps(eps)
+    (error, error_scale), (target, target_scale) = scaled(error, per_channel), scaled(target, per_channel)
+    top, bottom = (part or square)(error), square(target)
+    if not per_channel:
+        top, bottom = jnp.mean(top), jnp.mean(bottom)
+    top, bottom, size = root(top), root(bottom), error_scale / target_scale
+    if eps is not None and eps >= jnp.finfo(top.dtype).tiny:
+        # Both sides over the larger of target and eps, so that neither leaves the range.
+        larger = jnp.where(bottom == 0, eps, jnp.maximum(target_scale, eps))
+        return jnp.mean(top / (bottom * (target_scale / larger) + eps / larger) * (error_scale / larger))
+    zero = bottom == 0
+    value = top / jnp.where(zero, 1, bottom) * jnp.where(zero, 1, size)
+    return jnp.mean(jnp.where(zero, jnp.where(top == 0, 0, jnp.inf), value))
 
 
-def h1_differences(u: Array, grid: Grid, weight: Array | None) -> Array:
+def h1_square(grid: Grid, weight: Array | None, spectral: bool) -> Callable[[Array], Array]:
+    """The mean of `u^2 + |grad u|^2` per channel, as a function of the field."""
+    if spectral:
+        return lambda u: _h1_modes(u, grid)
+    return lambda u: _h1_differences(u, grid, weight)
+
+
+def _h1_differences(u: Array, grid: Grid, weight: Array | None) -> Array:
     total = mean_square(u, weight)
     for axis, (h, boundary) in enumerate(zip(grid.spacing, grid.boundary, strict=True), start=1):
-        slope = _difference(jnp.moveaxis(u, axis, -1), h, boundary == "periodic")
+        slope = difference(jnp.moveaxis(u, axis, -1), h, boundary == "periodic")
         slope = jnp.moveaxis(slope, -1, axis)
         share = None
         if weight is not None:
@@ -120,7 +168,7 @@ def h1_differences(u: Array, grid: Grid, weight: Array | None) -> Array:
     return total
 
 
-def _difference(u: Array, h: float, periodic: bool) -> Array:
+def difference(u: Array, h: float, periodic: bool) -> Array:
     """The first derivative along the last axis: central inside, wrapped or one-sided at the ends."""
     n = u.shape[-1]
     if periodic:
@@ -136,7 +184,7 @@ def _difference(u: Array, h: float, periodic: bool) -> Array:
 
 
 def _whole_stencil(inside: Array, periodic: bool) -> Array:
-    """Where every point that `_difference` reads is inside."""
+    """Where every point that `difference` reads is inside."""
     if periodic:
         return inside & jnp.roll(inside, -1, -1) & jnp.roll(inside, 1, -1)
     if inside.shape[-1] == 1:
@@ -168,7 +216,7 @@ def _top_mode_alternates(axis: transforms.Axis) -> bool:
     return {"periodic": n % 2 == 0, "dirichlet": cell, "neumann": not cell and n > 1}.get(str(axis.boundary), False)
 
 
-def h1_modes(u: Array, grid: Grid, weight: Array | None) -> Array:
+def _h1_modes(u: Array, grid: Grid) -> Array:
     squares, half_waves = modal_squares(u, grid)
     factor = np.ones(())
     for w, extent in zip(half_waves, grid.domain_extent, strict=True):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from neuralops.arguments import count, flag
 from neuralops.data.samples import Samples
-from neuralops.training.norms import mean_square, root_mean
+from neuralops.training.norms import mean_square, scaled
 from neuralops.training.predict import judged, predict, predict_one
 from neuralops.wrappers import advance
 
@@ -147,25 +147,29 @@ class RolloutLoss:
 
         def one(sample: Samples, key: Any) -> Any:
             frames = sample.outputs.reshape(self.num_steps, channels, *sample.outputs.shape[1:])
+            mask = sample.mask
+            inside = lambda u: u if mask is None else jnp.where(mask, u, 0)
 
             def step(state: Any, x: Any) -> Any:
                 i, target, key = x
                 given = state
                 if self.noise:
-                    scale, rest = root_mean(jax.lax.stop_gradient(state), lambda u: mean_square(u, None), True)
-                    size = (scale * rest).reshape(-1, *(1,) * (state.ndim - 1))
+                    weight = None if mask is None else jnp.broadcast_to(mask, state.shape).astype(state.dtype)
+                    flat, scale = scaled(jax.lax.stop_gradient(state), True)
+                    size = (scale * jnp.sqrt(mean_square(flat, weight))).reshape(-1, *(1,) * (state.ndim - 1))
                     draw = jax.random.normal(jax.random.fold_in(key, 1), state.shape, state.dtype)
                     given = state + self.noise * size * draw
                 new = predict_one(op, sample.replace(inputs=given), key=key)
                 value = judged(self.loss, new, sample.replace(outputs=target))
-                state = advance(state, new)
+                state = advance(state, inside(new))
                 if self.window is not None:
                     state = jnp.where((i + 1) % self.window == 0, jax.lax.stop_gradient(state), state)
                 return state, value
 
-            start = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
+            start = inside(sample.inputs)
             steps = (jnp.arange(self.num_steps), frames, jax.random.split(key, self.num_steps))
-            return jnp.mean(jax.lax.scan(jax.checkpoint(step) if self.recompute else step, start, steps)[1])
+            body = jax.checkpoint(step, prevent_cse=False) if self.recompute else step
+            return jnp.mean(jax.lax.scan(body, start, steps)[1])
 
         return jnp.mean(jax.vmap(one, in_axes=(batch.axes, 0))(batch, jax.random.split(key, len(batch))))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import jax
@@ -10,15 +9,19 @@ import jax.numpy as jnp
 
 from neuralops.data.samples import Samples, target_mask
 from neuralops.operator import keywords_of
+from neuralops.training.bound import takes_mask
 
 
 def predict_one(op: Any, sample: Samples, *, key: Any = None) -> Any:
     """The output for one unbatched sample; the operator gets those of its points and masks that it names.
 
-    Masked points of the input are zero, whatever they held.
+    Masked points of the input are zero, whatever they held, and so are their coordinates.
     """
     named = keywords_of(op)
     given = {name: x for name in ("coords", "query", "mask") if (x := getattr(sample, name)) is not None}
+    for name, mask in (("coords", sample.mask), ("query", sample.query_mask)):
+        if name in given and mask is not None:
+            given[name] = jnp.where(mask, given[name], 0)
     keywords = {name: x for name, x in given.items() if name in named}
     if key is not None and "key" in named:
         keywords["key"] = key
@@ -43,15 +46,6 @@ def predict(op: Any, batch: Samples, *, key: Any = None) -> Any:
         return jax.vmap(lambda sample: predict_one(op, sample), in_axes=(batch.axes,))(batch)
     keys = jax.random.split(key, len(batch))
     return jax.vmap(lambda sample, key: predict_one(op, sample, key=key), in_axes=(batch.axes, 0))(batch, keys)
-
-
-def takes_mask(function: Any) -> bool:
-    """Whether a loss or metric has a keyword `mask`."""
-    function = getattr(function, "function", function)  # what a `Bound` binds
-    try:
-        return "mask" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # a builtin
-        return False
 
 
 def judged(function: Any, prediction: Any, sample: Samples) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax.numpy as jnp
 import optax
+
+from neuralops.arguments import count
 
 __all__ = ["one_cycle"]
 
@@ -33,25 +36,29 @@ def one_cycle(
 
     **Raises:** `ValueError` on counts below 1 or fractions outside (0, 1).
     """
-    for name, value in (("num_epochs", num_epochs), ("steps_per_epoch", steps_per_epoch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {value!r}; give a count such as 100.")
+    num_epochs, steps_per_epoch = count(num_epochs, "num_epochs"), count(steps_per_epoch, "steps_per_epoch")
     if not 0 < pct_start < 1:
         raise ValueError(f"pct_start: expected a fraction between 0 and 1, got {pct_start!r}; give e.g. 0.3.")
     for name, number in (("max_value", max_value), ("div_factor", div_factor), ("final_div_factor", final_div_factor)):
         if not (math.isfinite(number) and number > 0):
             raise ValueError(f"{name}: expected a positive number, got {number!r}; give e.g. 25.0.")
-    first = max_value / div_factor
-    last = first / final_div_factor
-    top, end = pct_start * num_epochs - 1, num_epochs - 1
+    return functools.partial(
+        _one_cycle,
+        steps_per_epoch=steps_per_epoch,
+        values=(max_value / div_factor, max_value, max_value / div_factor / final_div_factor),
+        epochs=(pct_start * num_epochs - 1, num_epochs - 1),
+    )
+
+
+def _one_cycle(
+    count: jnp.ndarray, *, steps_per_epoch: int, values: tuple[float, float, float], epochs: tuple[float, float]
+) -> jnp.ndarray:
+    (first, most, last), (top, end) = values, epochs
 
     def between(start: float, stop: float, fraction: jnp.ndarray) -> jnp.ndarray:
         return stop + (start - stop) / 2 * (1 + jnp.cos(math.pi * fraction))
 
-    def schedule(count: jnp.ndarray) -> jnp.ndarray:
-        epoch = jnp.minimum(jnp.asarray(count) // steps_per_epoch, end)
-        up = between(first, max_value, epoch / top) if top > 0 else jnp.asarray(max_value)
-        down = between(max_value, last, (epoch - top) / max(end - top, 1))
-        return jnp.where(epoch <= top, up, down)
-
-    return schedule
+    epoch = jnp.minimum(jnp.asarray(count) // steps_per_epoch, end)
+    up = between(first, most, epoch / top) if top > 0 else jnp.asarray(most)
+    down = between(most, last, (epoch - top) / max(end - top, 1))
+    return jnp.where(epoch <= top, up, down)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from neuralops.arguments import as_path
+from neuralops.arguments import as_path, file_to_write
 from neuralops.checkpoint import describe, leaves_of, load, read_arrays, save, to_device, write_arrays
 from neuralops.operator import named_leaves
 
@@ -160,6 +160,7 @@ class Folder:
             raise ValueError(
                 f"checkpoint: expected a folder, got the file {str(path)!r}; give a folder, which receives two files."
             )
+        file_to_write(self.path / STATE, "checkpoint")
 
     def write(self, run: Run, best_is_new: bool) -> None:
         """Writes the state, each file complete or not at all; the best operator first, so that a state never
@@ -229,4 +230,5 @@ class Folder:
 def operator_words(op: Any) -> Any:
     """Class and arguments of an operator for comparison, `None` when they are no plain values."""
     about = describe(op)
-    return [about["class"], about["config"]] if about["class"] else None
+    extra = [about[name] for name in ("parts", "ensemble") if name in about]
+    return [about["class"], about["config"], *extra] if about["class"] else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from neuralops.solvers.algebra.vectors import Dot, apply, axpy, zeros_like
+from neuralops.solvers.algebra.vectors import Dot, apply, axpy, sized, vary, varying, zeros_like
 from neuralops.solvers.krylov.iteration import (
     RUNNING,
     Step,
@@ -24,6 +26,7 @@ __all__ = ["CG"]
 SLIP = (
     0.2  # cosine between successive residuals in the preconditioner's inner product, 0 for a linear one (Powell 1977)
 )
+FLAT = 10.0  # a Rayleigh quotient below so many roundings of the largest seen is that of a null vector
 SLIPS = 30  # so many while the residual has not halved, and the preconditioner is refused
 
 
@@ -85,19 +88,21 @@ class CG(AbstractMethod):
 
     def run(self, system: System) -> Outcome:
         A, dot = system.matvec, Dot(system.dot.mesh_axes, self.dot)
+        epsilon = float(jnp.finfo(jax.tree.leaves(system.b)[0].dtype).eps)
 
         def begin(r: Any, dtype: Any) -> Any:
             zero, nothing, never = zeros_like(r), jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
+            common = zero, never, nothing, nothing, nothing
             if self.preconditioner is None:
-                return zero, never
-            return zero, never, zero, nothing, never, jnp.zeros((), jnp.int32)
+                return common
+            return *common, zero, nothing, never, jnp.zeros((), jnp.int32)
 
         def step(at: Step) -> Step:
             if self.preconditioner is None:
-                p, gamma_before = at.memory
+                p, gamma_before, length, sharpest, steepness = at.memory
                 z, gamma, refused = at.r, at.squared, jnp.asarray(False)
             else:
-                p, gamma_before, q, alpha, marker, slips = at.memory
+                p, gamma_before, length, sharpest, steepness, q, alpha, marker, slips = at.memory
                 z = apply("preconditioner", self.preconditioner, at.r)
                 gamma, overlap = dot.many([(at.r, z), (q, z)])
                 # z . r_before = z . (r + alpha q), which is zero for the residuals of linear CG
@@ -107,9 +112,23 @@ class CG(AbstractMethod):
                 marker = jnp.where(progress, at.squared, marker)
                 slips = jnp.where(progress, 0, slips + slipped)
                 refused = slips >= SLIPS
-            p = axpy(gamma / gamma_before, p, z)
+            beta = gamma / gamma_before
+            p = axpy(beta, p, z)
             q = A(p)
             curvature = dot(p, q)
+            # The squared length of p in the inner product of the inverse preconditioner, since residuals are orthogonal
+            # to earlier directions. With it the curvature is a Rayleigh quotient of the preconditioned operator.
+            length = gamma + beta**2 * length
+            sharpest = jnp.maximum(sharpest, curvature / length)
+            # A null vector has no image; with an indefinite operator others may have no curvature too. The square
+            # of the image is formed where it tells: at the first step, and without curvature. (A may be of any size.)
+            tiny = jnp.abs(curvature) <= FLAT * epsilon * sharpest * length
+            axes = varying((curvature, length, steepness))
+            stretch = lambda u, unit: unit * dot.norm(u) / jnp.sqrt(jnp.abs(length))
+            look, keep = (lambda: vary(stretch(*sized(q, dot.mesh_axes)), axes)), (lambda: vary(steepness, axes))
+            image = lax.cond(tiny | (steepness == 0), look, keep)
+            steepness = jnp.where(steepness == 0, image, steepness)
+            flat = tiny & (image <= math.sqrt(epsilon) * steepness)
             finite = jnp.isfinite(gamma) & jnp.isfinite(curvature)
             usable = finite & (gamma > 0) & (curvature > 0) & ~refused
             alpha = gamma / curvature
@@ -117,7 +136,9 @@ class CG(AbstractMethod):
             x = jax.tree.map(lambda u, d: u + jnp.where(usable, alpha.astype(u.dtype) * d, 0), at.x, p)
             r = axpy(-alpha, q, at.r)
             code = jnp.where(usable, RUNNING, jnp.where(finite, Result.breakdown, Result.nonfinite)).astype(jnp.int32)
-            memory = (p, gamma) if self.preconditioner is None else (p, gamma, q, alpha, marker, slips)
-            return Step(x, r, dot(r, r), memory, code)
+            memory: Any = (p, gamma, length, sharpest, steepness)
+            if self.preconditioner is not None:
+                memory += (q, alpha, marker, slips)
+            return Step(x, r, dot(r, r), memory, code, flat=flat)
 
         return iterate(system._replace(dot=dot), self, begin, step)

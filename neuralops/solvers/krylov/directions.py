@@ -42,6 +42,8 @@ class Search(NamedTuple):
     usable: Bool[Array, ""]  # finite, of positive curvature beyond rounding, and with a step to take
     finite: Bool[Array, ""]
     cosine: Float[Array, ""]  # between d and A d
+    quotient: Float[Array, ""]  # d . A d / d . d, the Rayleigh quotient
+    stretch: Float[Array, ""]  # |A d| / |d|
 
 
 def no_directions(A: Any, memory: int, r: Any, dtype: Any, dot: Dot) -> Directions:
@@ -74,7 +76,10 @@ def search(A: Any, unit: Array, d: Any, r: Any, dot: Dot) -> Search:
     fall = jnp.where(usable, slope / jnp.where(usable, curvature, 1), 0)
     bent = jnp.where(curvature == 0, 1, curvature)  # unusable then
     cosine = curvature / jnp.where(size == 0, 1, size)
-    return Search(d, q, fall / unit, fall, curvature, slope, unit * (width / bent), usable, finite, cosine)
+    whole = jnp.where(length == 0, 1, length)
+    quotient, stretch = unit * (curvature / whole), unit * jnp.sqrt(width / whole)
+    sharpness = unit * (width / bent)
+    return Search(d, q, fall / unit, fall, curvature, slope, sharpness, usable, finite, cosine, quotient, stretch)
 
 
 def stepped(found: Search, u: Any, factor: Array, v: Any) -> Any:

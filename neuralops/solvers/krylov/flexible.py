@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from neuralops.arguments import count
 from neuralops.solvers.algebra.vectors import Dot, apply, largest, power_of_two, select
+from neuralops.solvers.krylov.cg import FLAT
 from neuralops.solvers.krylov.directions import Directions, no_directions, orthogonalised, remember, search, stepped
 from neuralops.solvers.krylov.iteration import (
     RUNNING,
@@ -132,6 +133,9 @@ class FlexibleCG(AbstractMethod):
             ended = jnp.where(found.finite, Result.breakdown, Result.nonfinite)
             code = jnp.where(ends, ended, RUNNING).astype(jnp.int32)
             after = _Memory(remember(memory.kept, found), sharpest, standard, unit, poor)
-            return Step(x, r, dot(r, r), after, code, poor)
+            # A null vector has neither curvature nor an image.
+            flat = jnp.abs(found.quotient) <= FLAT * epsilon * sharpest
+            flat = flat & (found.stretch <= np.sqrt(epsilon) * sharpest)
+            return Step(x, r, dot(r, r), after, code, poor, flat)
 
         return iterate(system._replace(dot=dot), self, begin, step)

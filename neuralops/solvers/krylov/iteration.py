@@ -7,6 +7,7 @@ residual b - A x decides, and if it disagrees a new *round* starts from the iter
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ REPLAY = 100
 STALL = 0.5  # a round that does not reduce the true residual by this factor has reached the attainable accuracy
 DRIFT = 10.0  # true over recursed residual above which a round has lost its accuracy to rounding
 PROBE = 0.1  # how far the round after that aims: enough to tell progress from a stall
+PATIENCE = 100  # steps without a smaller residual after which an operator that is not symmetric is given up
+FLATS = 5  # steps without gain along directions that A maps to zero up to rounding, after which it is singular
 GROWTH = 10.0  # last over smallest residual above which a solve cut short returns the smaller one
 
 
@@ -37,7 +40,7 @@ class Step(NamedTuple):
     """Where a method stands after a step: iterate, recursed residual, its squared norm, the method's own memory.
 
     `code` is `RUNNING`, or how the solve ends; a last step is not taken. `rejected` marks a step whose proposed
-    direction was of no use, though the method goes on.
+    direction was of no use, though the method goes on. `flat` marks a direction that A maps to zero up to rounding.
     """
 
     x: Any
@@ -46,6 +49,7 @@ class Step(NamedTuple):
     memory: Any
     code: Array
     rejected: Array | bool = False
+    flat: Array | bool = False
 
 
 class _Inner(NamedTuple):
@@ -55,6 +59,7 @@ class _Inner(NamedTuple):
     history: Array | None
     best: Array  # the smallest squared residual after a step of the round, and after how many
     best_steps: Array
+    flats: Array  # steps in a row along directions that A maps to zero, without gain
 
 
 class _Outer(NamedTuple):
@@ -114,20 +119,26 @@ def iterate(system: System, method: Any, begin: Callable[[Any, Any], Any], step:
 
         def unfinished(state: _Inner) -> Array:
             squared = state.step.squared
-            return (squared > aim**2) & (squared < bound**2) & (state.steps < end) & (state.step.code == RUNNING)
+            going = (squared > aim**2) & (squared < bound**2) & (state.steps < end) & (state.step.code == RUNNING)
+            going = going & (state.flats < FLATS)
+            if system.asymmetric is False:
+                return going
+            return going & ~(system.asymmetric & (state.steps - state.best_steps >= PATIENCE))
 
         def advance(state: _Inner) -> _Inner:
             after = step(state.step)
             going = after.code == RUNNING
             steps = state.steps + going
             better = going & (after.squared < state.best)
+            flat = going & after.flat & ~(after.squared < 0.98 * state.step.squared)
             return _Inner(
-                after,
+                after._replace(flat=jnp.asarray(after.flat)),
                 steps,
                 state.rejected + (going & after.rejected),
                 record(state.history, steps, jnp.sqrt(after.squared)),
                 jnp.where(better, after.squared, state.best),
                 jnp.where(better, steps, state.best_steps),
+                jnp.where(flat, state.flats + 1, 0),
             )
 
         def record(history: Array | None, steps: Array, size: Array) -> Array | None:
@@ -136,24 +147,31 @@ def iterate(system: System, method: Any, begin: Callable[[Any, Any], Any], step:
             place = jnp.where(replaying, history.size, outer.steps + steps)  # out of range: not written again
             return history.at[place].set((size / norm).astype(history.dtype), mode="drop")
 
-        start = Step(outer.x, outer.r, outer.true_norm**2, begin(outer.r, dtype), running)
-        inner = _Inner(start, zero, zero, outer.history, jnp.full((), jnp.inf, dtype), zero)
+        start = Step(outer.x, outer.r, outer.true_norm**2, begin(outer.r, dtype), running, flat=jnp.asarray(False))
+        inner = _Inner(start, zero, zero, outer.history, jnp.full((), jnp.inf, dtype), zero, zero)
         inner = while_loop(unfinished, advance, inner)
         last, diverged = inner.step, ~(inner.step.squared < bound**2)
         steps = outer.steps + jnp.where(replaying, 0, inner.steps)
         new_r = sub(b, A(last.x))
         new_norm = dot.norm(new_r)
+        flat = (inner.flats >= FLATS) | (((last.code == Result.breakdown) | diverged) & last.flat)
 
         code = first(
             (new_norm <= target, Result.converged),
             (replaying, outer.code - REPLAY),
             (~jnp.isfinite(new_norm), Result.nonfinite),
+            # Rounding has a part outside the range too, of which nobody is to blame.
+            (flat & (new_norm > math.sqrt(epsilon) * norm) & (system.null_space is None), Result.singular),
+            (flat, Result.stagnated),
             (last.code != RUNNING, last.code),
             (diverged, Result.breakdown),
             (steps >= limit, Result.max_steps),
             (~(new_norm < STALL * outer.true_norm), Result.stagnated),
             (True, RUNNING),
         )
+        if system.asymmetric is not False:  # whatever else went wrong, that is why
+            wrong = (code != RUNNING) & (code != Result.converged) & (code != Result.nonfinite) & ~replaying
+            code = jnp.where(wrong & system.asymmetric, Result.asymmetric, code).astype(jnp.int32)
         # A solve cut short returns its last iterate, whose error in the energy norm is smallest, though a smooth source
         # makes residuals jump above that of the start at once. If they kept on growing, and when a solve has gone
         # wrong, the iterate of smallest residual is returned. It is found by repeating the round, so that no copy has

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -40,6 +41,12 @@ class LanczosBasis(NamedTuple):
     off_diagonal: Float[Array, " num_steps-1"]
     remainder: Float[Array, ""]
     num_valid: Int[Array, ""]
+
+    def __eq__(self, other: object) -> bool:  # a tuple would ask arrays for a truth value
+        return isinstance(other, LanczosBasis) and bool(eqx.tree_equal(tuple(self), tuple(other)))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     @property
     def matrix(self) -> Float[Array, "num_steps num_steps"]:

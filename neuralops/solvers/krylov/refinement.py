@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -56,6 +56,8 @@ class Refinement(AbstractMethod):
 
     **Raises:** `ValueError` when `inverse` cannot be called, or on negative tolerances or limits.
     """
+
+    needs_symmetry: ClassVar[bool] = False
 
     inverse: Any
     rtol: Any

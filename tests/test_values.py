@@ -1,0 +1,163 @@
+"""Every public object pickles, copies and compares: what a worker process sends back is what was there.
+
+Exempt are objects that hold functions of the user: a lambda has no name to be found by.
+"""
+
+import copy
+import inspect
+import multiprocessing
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_operators import EXAMPLES
+
+import neuralops as no
+from neuralops import data, models, nn, pde, solvers, training, wrappers
+from neuralops.training import losses, objectives
+
+ROOMS = (no, data, models, nn, pde, solvers, training, wrappers)
+GRID = no.Grid((4, 5), boundary="dirichlet")
+FIELD = np.ones((3, 1, 4, 5), np.float32)
+ABSTRACT = {"AbstractOperator", "NullSpace", "Operator", "Problem"}
+KEY = jax.random.key(0)
+
+
+def network():
+    return no.DirectionNet((1, 1, 1), 2, ndim=2, key=KEY)
+
+
+def source(folder):
+    words = {"name": "ones", "input_fields": ["a"], "output_fields": ["u"]}
+    return data.write(folder / "x.h5", (FIELD, FIELD), grid=GRID, **words)
+
+
+def solved():
+    return no.solve(no.Diffusion(GRID), jnp.asarray(FIELD[0]), no.CG(1e-3))
+
+
+def history():
+    best = nn.Linear(1, 1, key=KEY)
+    return training.History(np.ones(2), None, {"l2": np.ones(2)}, np.ones(2), 1, best)
+
+
+VALUES = {  # equal when their content is
+    "Grid": lambda p: GRID,
+    "Axis": lambda p: GRID.axes[0],
+    "Header": lambda p: source(p).header,
+    "Normalizer": lambda p: data.Normalizer.fit(FIELD + np.arange(5)),
+    "Envelope": lambda p: nn.Linear(1, 1, key=KEY).envelope,
+    "Constant": lambda p: wrappers.Constant(FIELD),
+    "CG": lambda p: no.CG(1e-4, max_steps=7),
+    "CG, preconditioned": lambda p: no.CG(1e-4, preconditioner=no.FastPoisson(GRID)),
+    "FlexibleCG": lambda p: no.FlexibleCG(memory=3),
+    "DeepConjugateDirection": lambda p: no.DeepConjugateDirection(network()),
+    "Refinement": lambda p: no.Refinement(no.FastPoisson(GRID)),
+    "Result": lambda p: solvers.Result(0),
+    "Burgers": lambda p: pde.Burgers(16),
+    "Darcy": lambda p: pde.Darcy((8, 8)),
+    "Helmholtz": lambda p: pde.Helmholtz((21, 21)),
+    "Poisson": lambda p: pde.Poisson((8,)),
+    "PoissonDirections": lambda p: pde.PoissonDirections((8, 8)),
+    "GaussianRandomField": lambda p: pde.GaussianRandomField(2.0, 3.0),
+    "Bound": lambda p: losses.h1(GRID),
+    "Bound, without options": lambda p: losses.l2(),
+    "Supervised": lambda p: objectives.supervised(losses.relative_l2),
+    "WeightedSum": lambda p: objectives.weighted_sum({"a": losses.mse, "b": losses.l2()}),
+    "Physics": lambda p: objectives.physics(pde.Darcy((8, 8))),
+    "RolloutLoss": lambda p: objectives.rollout(2, losses.mse),
+}
+THINGS = {  # equal to themselves alone, or by their arrays
+    **{name: lambda p, make=makers[0][0]: make() for name, makers in EXAMPLES.items()},
+    "At": lambda p: no.at(data.Normalized(network()), mask=np.ones((4, 6), bool)),
+    "Rollout": lambda p: no.Rollout(network(), 2),
+    "Samples": lambda p: source(p).load(),
+    "ArrayLoader": lambda p: data.ArrayLoader(source(p).load(), 2, key=KEY),
+    "HDF5Source": source,
+    "Selected": lambda p: data.select(source(p), inputs="inputs", outputs="outputs"),
+    "Solution": lambda p: solved(),
+    "LanczosBasis": lambda p: solvers.lanczos(no.Diffusion(GRID), jnp.asarray(FIELD[0]), 2),
+    "History": lambda p: history(),
+    "DerivativeWarning": lambda p: solvers.DerivativeWarning("told"),
+}
+
+
+def content(x):
+    """What an object holds, down to numbers and words."""
+    if isinstance(x, np.ndarray | np.generic | jax.Array):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x).tolist()
+    if not jax.tree_util.all_leaves([x]):
+        return str(jax.tree.structure(x)), [content(leaf) for leaf in jax.tree.leaves(x)]
+    held = {name: value for name, value in getattr(x, "__dict__", {}).items() if name != "_handle"}
+    return {name: content(value) for name, value in held.items()} or str(x)
+
+
+def copies(x):
+    return {"pickle": pickle.loads(pickle.dumps(x)), "deepcopy": copy.deepcopy(x), "copy": copy.copy(x)}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_are_equal_to_their_copies(tmp_path, name):
+    x = VALUES[name](tmp_path)
+    for how, y in copies(x).items():
+        assert type(y) is type(x)
+        assert bool(x == y), how
+        assert not bool(x != y), how
+        assert hash(x) == hash(y), how
+        assert len({x, y}) == 1
+        assert jax.tree.structure(x) == jax.tree.structure(y), how
+    assert not bool(x == "another kind of thing")
+
+
+@pytest.mark.parametrize("name", THINGS)
+def test_things_have_copies_with_the_same_content(tmp_path, name):
+    x = THINGS[name](tmp_path)
+    assert bool(x == x)
+    for how, y in copies(x).items():
+        assert type(y) is type(x)
+        assert content(x) == content(y), how
+        if not jax.tree_util.all_leaves([x]):  # the same program serves both
+            assert jax.tree.structure(x) == jax.tree.structure(y), how
+        assert isinstance(bool(x == y), bool)
+        assert bool(x == y) != bool(x != y)
+    assert not bool(x == "another kind of thing")
+
+
+def test_a_copied_inverse_solves_without_another_compile():
+    op, _ = EXAMPLES["Inverse"][0]
+    op = op()
+    run = jax.jit(lambda op, r: op(r))
+    r = jnp.ones((1, 6, 7))
+    for y in (op, *copies(op).values()):
+        assert jnp.array_equal(run(y, r), run(op, r))
+    assert run._cache_size() == 1
+
+
+def test_every_public_class_has_its_case():
+    classes = {
+        name
+        for room in ROOMS
+        for name in getattr(room, "__all__", dir(room))
+        if inspect.isclass(getattr(room, name)) and getattr(room, name).__module__.startswith("neuralops")
+    }
+    tested = {name.split(",")[0] for name in {**VALUES, **THINGS}}
+    assert classes - ABSTRACT - {"DivergedError"} <= tested
+
+
+def diverge():
+    raise training.DivergedError(3, None, nn.Linear(1, 1, key=KEY), history())
+
+
+# with training/state.py
+def test_a_diverged_run_can_say_so_from_a_worker(tmp_path):
+    error = training.DivergedError(3, 5, nn.Linear(1, 1, key=KEY), history())
+    for y in copies(error).values():
+        assert str(y) == str(error)
+        assert (y.epoch, y.step) == (3, 5)
+        assert content(y.op) == content(error.op)
+        assert np.array_equal(y.history.loss, error.history.loss)
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(training.DivergedError, match="epoch 3"):
+        pool.apply(diverge)
