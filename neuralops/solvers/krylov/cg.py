@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from neuralops.solvers.algebra.vectors import Dot, apply, axpy, vary, varying, zeros_like
+from neuralops.solvers.algebra.vectors import Dot, apply, axpy, sized, vary, varying, zeros_like
 from neuralops.solvers.krylov.iteration import (
     RUNNING,
     Step,
@@ -120,13 +121,14 @@ class CG(AbstractMethod):
             length = gamma + beta**2 * length
             sharpest = jnp.maximum(sharpest, curvature / length)
             # A null vector has no image; with an indefinite operator others may have no curvature too. The square
-            # of the image is formed where it tells: at the first step, and without curvature.
+            # of the image is formed where it tells: at the first step, and without curvature. (A may be of any size.)
             tiny = jnp.abs(curvature) <= FLAT * epsilon * sharpest * length
             axes = varying((curvature, length, steepness))
-            look, keep = (lambda: vary(dot(q, q) / length, axes)), (lambda: vary(steepness, axes))
+            stretch = lambda u, unit: unit * dot.norm(u) / jnp.sqrt(jnp.abs(length))
+            look, keep = (lambda: vary(stretch(*sized(q, dot.mesh_axes)), axes)), (lambda: vary(steepness, axes))
             image = lax.cond(tiny | (steepness == 0), look, keep)
             steepness = jnp.where(steepness == 0, image, steepness)
-            flat = tiny & (image <= epsilon * steepness)
+            flat = tiny & (image <= math.sqrt(epsilon) * steepness)
             finite = jnp.isfinite(gamma) & jnp.isfinite(curvature)
             usable = finite & (gamma > 0) & (curvature > 0) & ~refused
             alpha = gamma / curvature

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from neuralops.arguments import count, flag
 from neuralops.operator import as_operator
-from neuralops.solvers.algebra.vectors import Dot, apply, largest, power_of_two, sub
+from neuralops.solvers.algebra.vectors import Dot, apply, sized, sub
 from neuralops.solvers.krylov.directions import (
     Directions,
     Search,
@@ -123,18 +123,17 @@ class DeepConjugateDirection(AbstractMethod):
         propose = _proposals(self.network, self.network_dtype)
 
         def begin(r: Any, dtype: Any) -> _Memory:
-            return _Memory(no_directions(self.memory, r, dtype), jnp.zeros((), jnp.int32))
+            return _Memory(no_directions(A, self.memory, r, dtype, dot), jnp.zeros((), jnp.int32))
 
         def step(at: Step) -> Step:
             kept, steps = at.memory
             unit = jax.tree.map(lambda v: v / jnp.sqrt(at.squared).astype(v.dtype), at.r)
             answer = apply("network", propose, unit if self.normalize else at.r)
             # Its size is free, so a power of two keeps products of tiny or huge answers in range.
-            size = power_of_two(largest(answer, dot.mesh_axes))
-            answer = jax.tree.map(lambda v: v / size.astype(v.dtype), answer)
+            answer, _ = sized(answer, dot.mesh_axes)
             if system.null_space is not None:
                 answer = system.null_space.fix_gauge(answer)
-            look = lambda z: search(A, orthogonalised(kept, z, dot), at.r, dot)
+            look = lambda z: search(A, kept.unit, orthogonalised(kept, z, dot), at.r, dot)
             found = look(answer)
             rejected = ~found.usable
             found = Search(*lax.cond(rejected, lambda: look(unit), lambda: found))

@@ -20,19 +20,20 @@ __all__ = ["Directions", "Search", "no_directions", "orthogonalised", "remember"
 
 
 class Directions(NamedTuple):
-    """The last directions d and their images A d, along a leading axis of slots."""
+    """The last directions d and their images A d / unit, along a leading axis of slots."""
 
     vectors: Any
-    images: Any  # each over a power of two
+    images: Any
     weights: Float[Array, " slots"]  # 1 / (d . image), 0 for an empty slot
     kept: Int[Array, ""]  # directions so far
+    unit: Float[Array, ""]  # a power of two of the size of A, so that images have squares
 
 
 class Search(NamedTuple):
-    """What the exact line search along a direction d finds; d and its image q have entries of at most about 1."""
+    """What the exact line search along a direction d with image q = A d / unit finds."""
 
     d: Any
-    q: Any  # A d over a power of two
+    q: Any
     alpha: Float[Array, ""]  # the step along d, 0 if unusable
     fall: Float[Array, ""]  # the change of the residual along q, likewise
     curvature: Float[Array, ""]  # d . q
@@ -45,10 +46,11 @@ class Search(NamedTuple):
     stretch: Float[Array, ""]  # |A d| / |d|
 
 
-def no_directions(memory: int, like: Any, dtype: Any) -> Directions:
-    """An empty memory of so many slots for vectors like `like`."""
-    empty = jax.tree.map(lambda leaf: jnp.zeros((memory, *leaf.shape), leaf.dtype), like)
-    return Directions(empty, empty, jnp.zeros((memory,), dtype), jnp.zeros((), jnp.int32))
+def no_directions(A: Any, memory: int, r: Any, dtype: Any, dot: Dot) -> Directions:
+    """An empty memory of so many slots, and the size of A as the residual `r` shows it."""
+    empty = jax.tree.map(lambda leaf: jnp.zeros((memory, *leaf.shape), leaf.dtype), r)
+    _, unit = sized(A(sized(r, dot.mesh_axes)[0]), dot.mesh_axes)
+    return Directions(empty, empty, jnp.zeros((memory,), dtype), jnp.zeros((), jnp.int32), unit.astype(dtype))
 
 
 def orthogonalised(kept: Directions, z: Any, dot: Dot) -> Any:
@@ -63,10 +65,9 @@ def orthogonalised(kept: Directions, z: Any, dot: Dot) -> Any:
     )
 
 
-def search(A: Any, d: Any, r: Any, dot: Dot) -> Search:
-    """The best step along `d` from the residual `r`; one product with A."""
-    d, _ = sized(d, dot.mesh_axes)
-    q, unit = sized(A(d), dot.mesh_axes)
+def search(A: Any, unit: Array, d: Any, r: Any, dot: Dot) -> Search:
+    """The best step along `d` from the residual `r`; one product with A, whose size is about `unit`."""
+    q = jax.tree.map(lambda v: v / unit.astype(v.dtype), A(d))
     curvature, slope, length, width = dot.many([(d, q), (d, r), (d, d), (q, q)])
     epsilon = float(jnp.finfo(jax.tree.leaves(r)[0].dtype).eps)
     size = jnp.sqrt(length * width)
@@ -108,4 +109,5 @@ def remember(kept: Directions, found: Search) -> Directions:
             found.usable, kept.weights.at[slot].set(1 / jnp.where(found.usable, found.curvature, 1)), kept.weights
         ),
         kept.kept + found.usable,
+        kept.unit,
     )

@@ -8,10 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array
 
 from neuralops.arguments import count
-from neuralops.solvers.algebra.vectors import Dot, apply, select
+from neuralops.solvers.algebra.vectors import Dot, apply, largest, power_of_two, select
 from neuralops.solvers.krylov.cg import FLAT
 from neuralops.solvers.krylov.directions import Directions, no_directions, orthogonalised, remember, search, stepped
 from neuralops.solvers.krylov.iteration import (
@@ -35,6 +36,7 @@ class _Memory(NamedTuple):
     kept: Directions
     sharpest: Array  # the largest eigenvalue of A seen so far, from below
     standard: Array  # what the last step along the residual gained, relative to what steepest descent is sure to gain
+    unit: Array  # a power of two of the size of answers, 0 before a proper one
     plain: Array  # whether the next direction is to be made from the residual itself
 
 
@@ -98,14 +100,21 @@ class FlexibleCG(AbstractMethod):
 
         def begin(r: Any, dtype: Any) -> _Memory:
             nothing = jnp.zeros((), dtype)
-            return _Memory(no_directions(self.memory, r, dtype), nothing, nothing + POOR, jnp.zeros((), bool))
+            kept = no_directions(A, self.memory, r, dtype, dot)
+            return _Memory(kept, nothing, nothing + POOR, nothing, jnp.zeros((), bool))
 
         def step(at: Step) -> Step:
             memory: _Memory = at.memory
-            z = at.r
+            z, unit = at.r, memory.unit
             if self.preconditioner is not None:
-                z = select(memory.plain, at.r, apply("preconditioner", self.preconditioner, at.r))
-            found = search(A, orthogonalised(memory.kept, z, dot), at.r, dot)
+                answer = apply("preconditioner", self.preconditioner, at.r)
+                look = lambda: largest(answer, dot.mesh_axes).astype(unit.dtype)
+                unit = lax.cond(unit > 0, lambda: unit, look)  # once, for a look costs a twentieth of a cheap cycle
+                unit = jnp.where(jnp.isfinite(unit), power_of_two(unit) * (unit > 0), 0)
+                scale = 1 / jnp.where(unit > 0, unit, 1)
+                answer = jax.tree.map(lambda v: scale.astype(v.dtype) * v, answer)
+                z = select(memory.plain, at.r, answer)
+            found = search(A, memory.kept.unit, orthogonalised(memory.kept, z, dot), at.r, dot)
             x, r = stepped(found, at.x, found.alpha, found.d), stepped(found, at.r, -found.fall, found.q)
 
             # Steepest descent gains r.r / (largest eigenvalue) of the squared energy error at least, and the largest
@@ -123,7 +132,7 @@ class FlexibleCG(AbstractMethod):
             ends = ~found.usable & (last | indefinite)
             ended = jnp.where(found.finite, Result.breakdown, Result.nonfinite)
             code = jnp.where(ends, ended, RUNNING).astype(jnp.int32)
-            after = _Memory(remember(memory.kept, found), sharpest, standard, poor)
+            after = _Memory(remember(memory.kept, found), sharpest, standard, unit, poor)
             # A null vector has neither curvature nor an image.
             flat = jnp.abs(found.quotient) <= FLAT * epsilon * sharpest
             flat = flat & (found.stretch <= np.sqrt(epsilon) * sharpest)

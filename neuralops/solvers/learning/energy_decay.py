@@ -21,8 +21,8 @@ def energy_decay(A: Any, M: Any, e: Float[Array, "*grid"], *, steps: int = 6, sk
     The error starts as `e` and is known throughout, so nothing needs to be solved: a good choice is M(w) with white
     noise w, for which A e is nearly w. With one step and no skip it is the logarithm of `angle_loss`; with more, the
     later steps meet what the earlier ones left, the errors that the preconditioner `M` is worst at. Gradients flow
-    through A, M and every step. `steps` is static. As in a solve `M` sees residuals whose entries are at most about 1
-    at the start, whatever the size of `e` and of A.
+    through A, M and every step. `steps` is static. As in a solve, the residuals that `M` sees begin with entries of at
+    most about 1, whatever the size of `e` and of A.
 
     The number of steps that reduce the energy norm by 1e-6 is about log(1e-6) over it.
     """
@@ -31,7 +31,7 @@ def energy_decay(A: Any, M: Any, e: Float[Array, "*grid"], *, steps: int = 6, sk
 
     def advance(state: tuple[Array, Array, Array, Array, Array], _: None) -> tuple[Any, Array]:
         e, r, p, q, curvature = state
-        z = sized(M(r))[0]
+        z, _ = sized(M(r))
         p = z - dot(z, q) / curvature * p
         q = A(p) / unit
         curvature = dot(p, q)
