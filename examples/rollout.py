@@ -24,7 +24,7 @@ import neuralops as no
 from neuralops.data import Normalized, Normalizer, Samples
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  # after the backend is chosen
+import matplotlib.pyplot as plt  # after the backend is chosen
 
 
 def parse() -> argparse.Namespace:
