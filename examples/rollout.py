@@ -5,8 +5,8 @@
 
 The trajectories come from the library's solver, repeated with a fixed step. The same FNO is trained three ways: one
 step at a time, one step at a time with noise on its input, and through several steps of its own output. All three
-see equally many gradient evaluations of the network (an unrolled window of K steps counts K). Unseen trajectories
-judge them by rollout, beside persistence and the training mean.
+see equally many gradient evaluations of the network (an unrolled window of K steps counts K), or make equally many
+updates (`--budget updates`). Unseen trajectories judge them by rollout, beside persistence and the training mean.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-test", type=int, default=32)
     parser.add_argument("--num-epochs", type=int, default=20, help="of one-step training; an unrolled loss gets fewer")
     parser.add_argument("--unroll", type=int, default=4, help="steps of the unrolled loss")
+    parser.add_argument("--budget", choices=("evaluations", "updates"), default="evaluations", help="what is equal")
     parser.add_argument("--noise", type=float, default=0.01, help="as a fraction of the root mean square")
     parser.add_argument("--threshold", type=float, default=0.1, help="relative L2 error up to which a step is valid")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -60,11 +61,11 @@ def trajectories(problem: no.pde.Burgers, key: jax.Array, count: int, num_steps:
 
 
 def train(frames: np.ndarray, num_steps: int, noise: float, seed: int, args: argparse.Namespace) -> Normalized:
-    """An FNO from one frame to the next; `num_steps` above 1 means fewer epochs, for equally many evaluations."""
+    """An FNO from one frame to the next, within the budget whatever `num_steps`."""
     pairs = no.data.windows(frames, horizon=num_steps).load()
-    # Neighbouring one-step windows outnumber unrolled ones; the budget counts steps of the network with gradient.
-    budget = args.num_epochs * len(frames) * (frames.shape[1] - 1)
-    epochs = max(round(budget / (num_steps * len(pairs))), 1)
+    budget = args.num_epochs * len(frames) * (frames.shape[1] - 1)  # one-step windows seen
+    cost = num_steps if args.budget == "evaluations" else 1
+    epochs = max(round(budget / (cost * len(pairs))), 1)
     updates = epochs * -(-len(pairs) // args.batch_size)
     network = no.FNO((24,), 1, 1, 24, n_layers=3, boundary="periodic", key=jax.random.key(seed))
     scale = Normalizer.fit(frames.reshape(-1, *frames.shape[2:]))
@@ -113,7 +114,7 @@ def picture(path: Path, truth: np.ndarray, prediction: np.ndarray, name: str, re
         ("b", prediction, f"FNO, {name}", size),
         ("c", error, "error", np.abs(error).max()),
     ):
-        extent = (0, 1, 0, dt * len(truth))
+        extent = (0, 1, -dt / 2, dt * (len(truth) - 0.5))  # frames at their times, the start included
         image = axes[ax].imshow(
             field[:, 0], origin="lower", aspect="auto", extent=extent, cmap="RdBu_r", vmin=-bound, vmax=bound
         )
@@ -162,7 +163,8 @@ def main() -> None:
     print("\n" + text)
     (args.output / "report.md").write_text(text + "\n")
     best = max(methods, key=lambda name: results[name][-1][1])
-    picture(args.output / "rollout.png", truth[0], shown[best][0], best, results, args.dt)
+    fields = (np.concatenate([start[:1], frames[0]]) for frames in (truth, shown[best]))
+    picture(args.output / "rollout.png", *fields, best, results, args.dt)
     print(f"\nsaved: {args.output}/rollout.png, report.md")
 
 
