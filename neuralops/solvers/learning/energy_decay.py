@@ -31,7 +31,7 @@ def energy_decay(A: Any, M: Any, e: Float[Array, "*grid"], *, steps: int = 6, sk
 
     def advance(state: tuple[Array, Array, Array, Array, Array], _: None) -> tuple[Any, Array]:
         e, r, p, q, curvature = state
-        z, _ = sized(M(r))
+        z = sized(M(r))[0]
         p = z - dot(z, q) / curvature * p
         q = A(p) / unit
         curvature = dot(p, q)
