@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from neuralops import data
-from neuralops.data import layout, shards, store
+from neuralops.data.files import layout, shards, store
 from neuralops.grid import Grid
 from neuralops.pde import Darcy, Poisson
 

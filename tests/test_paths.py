@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from neuralops import checkpoint, data
-from neuralops.data import disk, layout, store
+from neuralops.data.files import disk, layout, store
 from neuralops.data.normalize import Normalizer
 from neuralops.grid import Grid
 from neuralops.pde import Poisson

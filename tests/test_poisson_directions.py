@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from neuralops import data
-from neuralops.data import store
+from neuralops.data.files import store
 from neuralops.pde import PoissonDirections
 
 MIXED = ("dirichlet", "neumann")

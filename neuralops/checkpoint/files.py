@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_bytes
 
 from neuralops.arguments import existing_file, file_to_write
 from neuralops.checkpoint.description import describe, skeleton
-from neuralops.data.disk import atomic
+from neuralops.data.files.disk import atomic
 from neuralops.operator import AbstractOperator, as_operator, named_leaves, original, with_leaves
 
 FORMAT = 1

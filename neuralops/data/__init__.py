@@ -1,9 +1,14 @@
 """Samples on disk and in memory: generate, open, read, normalise, batch."""
 
+from neuralops.data.files.layout import SCHEMA_VERSION as SCHEMA_VERSION
+from neuralops.data.files.source import HDF5Source as HDF5Source
+from neuralops.data.files.source import open as open
+from neuralops.data.files.source import validate as validate
+from neuralops.data.files.store import generate as generate
+from neuralops.data.files.writing import write as write
 from neuralops.data.formats import read_hdf5 as read_hdf5
 from neuralops.data.formats import read_mat as read_mat
 from neuralops.data.formats import read_npz as read_npz
-from neuralops.data.layout import SCHEMA_VERSION as SCHEMA_VERSION
 from neuralops.data.loader import ArrayLoader as ArrayLoader
 from neuralops.data.normalize import Normalized as Normalized
 from neuralops.data.normalize import Normalizer as Normalizer
@@ -11,12 +16,7 @@ from neuralops.data.samples import Samples as Samples
 from neuralops.data.samples import check_samples as check_samples
 from neuralops.data.samples import pad as pad
 from neuralops.data.select import select as select
-from neuralops.data.source import HDF5Source as HDF5Source
-from neuralops.data.source import open as open
-from neuralops.data.source import validate as validate
-from neuralops.data.store import generate as generate
 from neuralops.data.windows import windows as windows
-from neuralops.data.writing import write as write
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from neuralops.arguments import count
+from neuralops.data.files.source import HDF5Source
 from neuralops.data.samples import POINTS, Samples, checked_index, shared_fields
-from neuralops.data.source import HDF5Source
 
 
 class Windows:

@@ -24,8 +24,8 @@ import h5py
 import jax
 import numpy as np
 
-from neuralops.data.contents import Contents, check_name
-from neuralops.data.disk import Patient, atomic
+from neuralops.data.files.contents import Contents, check_name
+from neuralops.data.files.disk import Patient, atomic
 from neuralops.data.samples import Samples
 from neuralops.grid import Grid
 

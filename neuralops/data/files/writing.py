@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from neuralops.arguments import file_to_write
-from neuralops.data.contents import describe
-from neuralops.data.layout import Header, as_json, write_file
+from neuralops.data.files.contents import describe
+from neuralops.data.files.layout import Header, as_json, write_file
+from neuralops.data.files.source import HDF5Source
 from neuralops.data.samples import Samples
-from neuralops.data.source import HDF5Source
 from neuralops.grid import Grid
 
 

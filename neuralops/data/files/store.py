@@ -18,11 +18,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from neuralops.arguments import count, file_to_write
-from neuralops.data import shards
-from neuralops.data.disk import no_room
-from neuralops.data.layout import Header, as_json, write_file
+from neuralops.data.files import shards
+from neuralops.data.files.disk import no_room
+from neuralops.data.files.layout import Header, as_json, write_file
+from neuralops.data.files.source import HDF5Source
 from neuralops.data.samples import Samples
-from neuralops.data.source import HDF5Source
 
 DTYPES = ("float32", "float64")
 RESIDUAL_SLACK = 10.0  # a label may miss the tolerance its problem declares (`rtol`) by this factor, not more

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from neuralops.data.layout import (
+from neuralops.data.files.layout import (
     DIGEST,
     GROUPS,
     SPATIAL_DIMS,

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 
 from neuralops.arguments import existing_file
-from neuralops.data.checking import blocks, spoiled, violations
-from neuralops.data.layout import Header, little_endian
-from neuralops.data.lazy import LazyArray
+from neuralops.data.files.checking import blocks, spoiled, violations
+from neuralops.data.files.layout import Header, little_endian
+from neuralops.data.files.lazy import LazyArray
 from neuralops.data.samples import FIELDS, Samples
 from neuralops.grid import Grid
 

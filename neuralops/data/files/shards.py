@@ -9,10 +9,10 @@ from pathlib import Path
 
 import h5py
 
-from neuralops.data.checking import violations
-from neuralops.data.layout import Header
+from neuralops.data.files.checking import violations
+from neuralops.data.files.layout import Header
+from neuralops.data.files.source import HDF5Source
 from neuralops.data.samples import Samples
-from neuralops.data.source import HDF5Source
 
 _SHARD = re.compile(r"(\d{9})-(\d{9})\.h5")
 _LOCK = "lock"
