@@ -342,7 +342,7 @@ def drive(folder, kills, seed):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_runs_lose_nothing_finished(tmp_path, kills):
     code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]}; "
     code += f"import test_data_store as t; t.drive({str(tmp_path)!r}, kills={kills}, seed={os.getpid()})"

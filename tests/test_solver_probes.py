@@ -352,7 +352,7 @@ class Spread(eqx.Module):
         return self.d * v + 2 * v - padded[:-2] - padded[2:]
 
 
-@pytest.mark.parametrize("floating", [False, True])
+@pytest.mark.parametrize("floating", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_one_system_over_several_devices(x64, floating):
     """`mesh_axes` of the operator: sums go across devices, so steps and values are those of one device."""
     mesh = jax.make_mesh((2,), ("device",), axis_types=(AxisType.Auto,))

@@ -327,6 +327,7 @@ def fno_run(folder, *, resume, num_epochs, **changes):
     return fit(op, (x, x**2), **{**arguments, **changes})
 
 
+@pytest.mark.slow  # two processes that start, compile and are killed
 def test_a_killed_run_resumes_to_the_bit(tmp_path):
     """SIGKILL at an arbitrary moment, twice in a row; then the end is that of a run left alone."""
     folder, state = tmp_path / "run", tmp_path / "run" / "state.safetensors"
