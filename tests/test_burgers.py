@@ -167,7 +167,7 @@ def test_input_law():
     np.testing.assert_allclose(without.mean(-1), 0, atol=1e-7)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def test_precision_jit_and_vmap(dtype, x64):
     problem = Burgers(64, viscosity=0.02, num_modes=15)
     a = jax.vmap(problem.sample)(jax.random.split(jax.random.key(3), 3)).astype(dtype)

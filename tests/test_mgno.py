@@ -238,7 +238,10 @@ def test_count_of_one_cycle():
     assert count(MultigridConv(1, 24, sweeps, up_taps=4, key=key)) == 74_853
 
 
-@pytest.mark.parametrize("variant", ["darcy_rough", "darcy_smooth", "pipe", "navier_stokes", "helmholtz"])
+SLOWER = [pytest.param(variant, marks=pytest.mark.slow) for variant in ("pipe", "navier_stokes", "helmholtz")]
+
+
+@pytest.mark.parametrize("variant", ["darcy_rough", "darcy_smooth", *SLOWER])
 def test_numbers_of_the_released_code(variant):
     """Same weights by a formula; `benchmarks/parity/mgno_official.py` ran the released code and kept some numbers."""
     spec = importlib.util.spec_from_file_location("parity", HERE.parent / "benchmarks/parity/mgno_official.py")
