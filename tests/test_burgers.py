@@ -43,7 +43,7 @@ def cole_hopf(a, x, viscosity, time, extent=1.0, fine=8192):
     return mean + np.array(out)
 
 
-@pytest.mark.parametrize("zero_mean", [True, False])
+@pytest.mark.parametrize("zero_mean", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("viscosity", "num_points"), [(0.1, 128), (0.1, 1024), (0.01, 512)])
 def test_equals_cole_hopf(viscosity, num_points, zero_mean, x64):
     problem = Burgers(num_points, viscosity=viscosity, zero_mean=zero_mean, num_modes=33)

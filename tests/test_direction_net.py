@@ -54,7 +54,7 @@ def released_topology(net, u):
     return np.einsum("i,i...->...", np.asarray(net.weight, float), w)[None] + float(net.bias)
 
 
-@pytest.mark.parametrize("grid", [(12,), (8, 6), (6, 4, 8)])
+@pytest.mark.parametrize("grid", [(12,), (8, 6), pytest.param((6, 4, 8), marks=pytest.mark.slow)])
 def test_the_released_topology(grid):
     net = no.DirectionNet.paper("from_64", ndim=len(grid), hidden_channels=5, key=jax.random.key(1))
     random = np.random.default_rng(0)  # biases start at zero and would hide a mistake

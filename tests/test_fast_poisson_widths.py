@@ -36,7 +36,7 @@ def test_widths_with_every_other_axis(x64, monkeypatch, boundary, swept):
             check(grid, (None, stretched(5, 1.0)))
 
 
-@pytest.mark.parametrize("swept", [1, 100], ids=["sweep", "matrix"])
+@pytest.mark.parametrize("swept", [pytest.param(1, marks=pytest.mark.slow), 100], ids=["sweep", "matrix"])
 @pytest.mark.parametrize("boundary", WORDS, ids=str)
 def test_widths_on_every_axis(x64, monkeypatch, boundary, swept):
     monkeypatch.setattr(fast_poisson, "SWEPT", swept)

@@ -91,7 +91,11 @@ CONFIGURATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+SLOWER = {"1d odd grid and modes", "2d one block, no grid", "2d group norm", "2d tensor train", "3d even"}
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOWER else []) for name in CONFIGURATIONS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_forward_equals_the_numpy_derivation(getkey, name):
     n_modes, shape, options = CONFIGURATIONS[name]
     op = FNO(n_modes, 2, 3, 8, key=getkey(), **options)

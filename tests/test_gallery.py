@@ -26,7 +26,11 @@ def test_no_file_is_left_out():
     assert len(known) > len(example_names)
 
 
-@pytest.mark.parametrize("name", sorted(study.definite()))
+SLOWER = {"local_disc_galerkin_diffusion", "unit_cube", "airfoil", "bar", "rotated anisotropy 0.001, FE"}
+DEFINITE = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOWER else []) for name in sorted(study.definite())]
+
+
+@pytest.mark.parametrize("name", DEFINITE)
 def test_definite_matrices_take_scipys_steps(name):
     A = study.definite()[name]
     b = np.random.default_rng(7).normal(size=A.shape[0])

@@ -58,7 +58,7 @@ FACTORS = [
     (2, "red_black", (1, 1), 0.100),
     (2, "red_black", (2, 2), 0.054),
     (2, "jacobi", (1, 1), 0.345),
-    (3, "red_black", (1, 1), 0.20),
+    pytest.param(3, "red_black", (1, 1), 0.20, marks=slow),
     pytest.param(2, "red_black", (1, 0), 0.315, marks=slow),
     pytest.param(2, "red_black", (2, 1), 0.071, marks=slow),
     pytest.param(2, "jacobi", (2, 1), 0.21, marks=slow),

@@ -27,7 +27,11 @@ def pixel(figure, axis, x, y):
 
 @pytest.mark.parametrize(
     "grid",
-    [Grid((7, 4), (2.0, 1.0), "neumann"), Grid((5, 8), (1.0, 3.0), "dirichlet"), Grid((6, 6), 1.0, "periodic", "cell")],
+    [
+        Grid((7, 4), (2.0, 1.0), "neumann"),
+        pytest.param(Grid((5, 8), (1.0, 3.0), "dirichlet"), marks=pytest.mark.slow),
+        pytest.param(Grid((6, 6), 1.0, "periodic", "cell"), marks=pytest.mark.slow),
+    ],
 )
 def test_every_pixel_stands_at_its_coordinates(grid):
     t = rng.normal(size=(1, 1, *grid.shape))

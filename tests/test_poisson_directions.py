@@ -112,7 +112,7 @@ def ritz_problems():
     return Made()
 
 
-@pytest.mark.parametrize("name", ["box", "masked", "nodes"])
+@pytest.mark.parametrize("name", ["box", pytest.param("masked", marks=pytest.mark.slow), "nodes"])
 def test_ritz_modes_solve_the_eigenproblem_at_both_ends(name, ritz_problems, x64):
     problem = ritz_problems[name]
     matrix = np.asarray(as_matrix(problem))

@@ -227,6 +227,7 @@ def test_inverse_is_the_inverse(case):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_solve_inside_the_operator(case):
     """A Schur complement, 3 + A^-1, inverted; with its gradient, and its transpose by vjp."""
     _, b, _ = case

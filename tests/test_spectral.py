@@ -141,7 +141,15 @@ def test_derivative_weights_differentiate(x64):
 @pytest.mark.parametrize("boundary", ["periodic", "neumann"])
 @pytest.mark.parametrize(
     ("factorization", "rank"),
-    [("tucker", 0.3), ("cp", 0.2), ("tt", 0.3), ("tucker", (2, 2, 3, 3)), ("cp", (5,)), ("tt", (2, 4, 3))],
+    [
+        ("tucker", 0.3),
+        ("cp", 0.2),
+        ("tt", 0.3),
+        *(
+            pytest.param(*x, marks=pytest.mark.slow)
+            for x in (("tucker", (2, 2, 3, 3)), ("cp", (5,)), ("tt", (2, 4, 3)))
+        ),
+    ],
 )
 def test_factorized_weights_equal_their_dense_product(getkey, boundary, factorization, rank):
     conv = make(4, 4, (6, 6), factorization=factorization, rank=rank, boundary=boundary, key=getkey())
