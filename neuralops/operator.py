@@ -23,6 +23,7 @@ from neuralops.arguments import check_native, check_plain
 
 __all__ = [
     "AbstractOperator",
+    "AbstractWrapper",
     "Envelope",
     "Operator",
     "Partitioned",
@@ -112,6 +113,26 @@ class AbstractOperator(eqx.Module):
 
     @abstractmethod
     def __call__(self, u: Array, /, *, key: Array | None = None) -> Array: ...
+
+
+class AbstractWrapper(AbstractOperator):
+    """An operator around another one, `op`, whose declarations it hands on."""
+
+    op: eqx.AbstractVar[Any]
+
+    @property
+    def envelope(self) -> Envelope:
+        return envelope_of(self.op)
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        return keywords_of(self.op)
+
+    @property
+    def project(self) -> Any:
+        """That of `op`; where it declares none, the wrapper has none either (`AttributeError`)."""
+        project = self.op.project
+        return lambda: eqx.tree_at(lambda wrapper: wrapper.op, self, project())
 
 
 def as_operator(function: Any) -> Any:
@@ -248,15 +269,6 @@ class Partitioned(AbstractOperator):
 def original(op: Any) -> Any:
     """The operator as its owner knows it: the module inside a `Partitioned`."""
     return op.module if isinstance(op, Partitioned) else op
-
-
-def project_inside(wrapper: Any) -> Any:
-    """`project` of a wrapper, which projects what it wraps.
-
-    **Raises:** `AttributeError` when that declares none: then the wrapper has none either.
-    """
-    project = wrapper.op.project
-    return lambda: eqx.tree_at(lambda w: w.op, wrapper, project())
 
 
 def envelope_of(op: Any) -> Envelope:

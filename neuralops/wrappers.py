@@ -11,15 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import check_plain, count, flag
-from neuralops.operator import (
-    AbstractOperator,
-    Envelope,
-    as_operator,
-    check_field,
-    envelope_of,
-    keywords_of,
-    project_inside,
-)
+from neuralops.operator import AbstractWrapper, as_operator, keywords_of
 
 __all__ = ["At", "Constant", "Rollout", "advance", "at", "rollout"]
 
@@ -42,7 +34,7 @@ class Constant:
         return f"Constant({self.array.dtype}{list(self.array.shape)})"
 
 
-class At(AbstractOperator):
+class At(AbstractWrapper):
     """An operator with some of its extra inputs fixed; built by `at`."""
 
     op: Any
@@ -77,14 +69,6 @@ class At(AbstractOperator):
     @property
     def keywords(self) -> frozenset[str]:
         return keywords_of(self.op) - set(self._fixed)
-
-    @property
-    def envelope(self) -> Envelope:
-        return envelope_of(self.op)
-
-    @property
-    def project(self) -> Any:
-        return project_inside(self)
 
     def __call__(self, u: Array, /, **keywords: Any) -> Array:
         fixed = {name: jnp.asarray(value.array) for name, value in self._fixed.items()}
@@ -161,7 +145,7 @@ def rollout(
     return jax.lax.scan(body, start, keys, length=num_steps)[1]
 
 
-class Rollout(AbstractOperator):
+class Rollout(AbstractWrapper):
     """An operator that applies another one `num_steps` times and stacks the frames in its channels, time-major.
 
     From `(channels, *grid)` to `(num_steps * channels_out, *grid)`, the layout of `data.windows(horizon=num_steps)`:
@@ -177,18 +161,6 @@ class Rollout(AbstractOperator):
     def __init__(self, op: Any, num_steps: int, recompute: bool = False) -> None:
         self.op = as_operator(op)
         self.num_steps, self.recompute = count(num_steps, "num_steps"), flag(recompute, "recompute")
-
-    @property
-    def envelope(self) -> Envelope:
-        return envelope_of(self.op)
-
-    @property
-    def project(self) -> Any:
-        return project_inside(self)
-
-    @property
-    def keywords(self) -> frozenset[str]:
-        return keywords_of(self.op)
 
     def __call__(self, u: Float[Array, "channels *grid"], /, **keywords: Any) -> Float[Array, "stacked *grid"]:
         frames = rollout(self.op, u, self.num_steps, recompute=self.recompute, **keywords)

@@ -4,8 +4,10 @@ import inspect
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+import neuralops as no
 from neuralops.data import Samples
 from neuralops.training import baselines
 
@@ -105,3 +107,22 @@ def test_what_does_not_fit_is_refused():
         baselines.training_mean(data(X, Y, mask=MASK[:, :2]))
     with pytest.raises(ValueError, match="NaN"):
         baselines.training_mean(data(X * np.nan, Y, mask=MASK))
+
+
+def test_baselines_of_clouds_pass_through_fit_and_evaluate():
+    """Ragged clouds in, judged where their points count; the mean of the outputs is what least squares trains it to."""
+    rng = np.random.default_rng(5)
+    where = [rng.uniform(size=(2, n)).astype(np.float32) for n in (5, 9, 7, 6)]
+    values = [np.sin(3 * x[:1]) + 0.2 * x[1:] for x in where]
+    clouds = no.data.pad([x[1:] for x in where], values, coords=where)
+    errors = no.evaluate(baselines.nearest_neighbour(clouds), clouds, metrics=no.metrics.max_error)["max_error"]
+    np.testing.assert_allclose(errors, 0, atol=1e-6)  # each point is its own closest
+    level = baselines.training_mean(clouds)
+    mean = np.concatenate(values, 1).mean()
+    errors = no.evaluate(level, clouds, metrics=no.losses.mse)["mse"]
+    np.testing.assert_allclose(errors, [((v - mean) ** 2).mean() for v in values], rtol=1e-5)
+    trained, history = no.fit(level, clouds, loss=no.losses.mse, optimizer=optax.sgd(0.1), num_epochs=40, batch_size=4,
+                              key=jax.random.key(0), progress=False)  # fmt: skip
+    best = np.mean([v.mean() for v in values])  # of the loss that weighs samples alike
+    np.testing.assert_allclose(trained.args[0], [best], rtol=1e-3)
+    assert history.loss[-1] <= history.loss[0]

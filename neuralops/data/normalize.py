@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.operator import AbstractOperator, Envelope, as_operator, envelope_of, keywords_of, project_inside
+from neuralops.operator import AbstractWrapper, as_operator, keywords_of
 
 CONSTANT_CHANNEL = 1e-7  # a deviation at most this fraction of |mean| is rounding (float32), not variation
 
@@ -176,7 +176,7 @@ def _counted(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.broadcast_to(inside, (shape[0], *grid))
 
 
-class Normalized(AbstractOperator):
+class Normalized(AbstractWrapper):
     """An operator trained on scaled fields, used on physical ones: `decode(op(encode(u)))`.
 
     **Arguments:**
@@ -206,15 +206,6 @@ class Normalized(AbstractOperator):
         self.op = as_operator(op)
         self.inputs = inputs
         self.outputs = outputs
-
-    @property
-    def envelope(self) -> Envelope:
-        return envelope_of(self.op)
-
-    @property
-    def project(self) -> Any:
-        """That of `op`, where it declares one."""
-        return project_inside(self)
 
     @property
     def keywords(self) -> frozenset[str]:
