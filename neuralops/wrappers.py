@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import check_plain, count, flag
-from neuralops.operator import AbstractWrapper, as_operator, keywords_of
+from neuralops.operator import AbstractWrapper, as_operator, check_field, keywords_of
 
 __all__ = ["At", "Constant", "Rollout", "advance", "at", "rollout"]
 
