@@ -56,8 +56,8 @@ class Operator(Protocol):
     """
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid_out"]: ...
+        self, u: Float[Array, " channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, " channels_out *grid_out"]: ...
 
 
 @dataclasses.dataclass(frozen=True)

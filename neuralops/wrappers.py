@@ -90,14 +90,14 @@ def at(op: Any, *, coords: Any = None, query: Any = None, mask: Any = None) -> A
     return At(op, coords, query, mask)
 
 
-def advance(state: Float[Array, "channels *grid"], new: Float[Array, "new *grid"]) -> Float[Array, "channels *grid"]:
+def advance(state: Float[Array, " channels *grid"], new: Float[Array, " new *grid"]) -> Float[Array, " channels *grid"]:
     """The frames that the next step sees: the oldest channels give way to the new ones."""
     return jnp.concatenate([state, new])[-len(state) :]
 
 
 def rollout(
     op: Any,
-    start: Float[Array, "channels *grid"],
+    start: Float[Array, " channels *grid"],
     num_steps: int,
     *,
     key: Array | None = None,
@@ -162,6 +162,6 @@ class Rollout(AbstractWrapper):
         self.op = as_operator(op)
         self.num_steps, self.recompute = count(num_steps, "num_steps"), flag(recompute, "recompute")
 
-    def __call__(self, u: Float[Array, "channels *grid"], /, **keywords: Any) -> Float[Array, "stacked *grid"]:
+    def __call__(self, u: Float[Array, " channels *grid"], /, **keywords: Any) -> Float[Array, " stacked *grid"]:
         frames = rollout(self.op, u, self.num_steps, recompute=self.recompute, **keywords)
         return frames.reshape(-1, *frames.shape[2:])

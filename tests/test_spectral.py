@@ -108,9 +108,9 @@ def test_mixed_boundaries_agree_between_grids(getkey, boundaries):
 
     def sample(grid):
         basis = [np.stack([wave(b, m, grid.points(a)) for m in range(4)]) for a, b in enumerate(boundaries)]
+        u = c
         for a in range(ndim):
-            basis_a = basis[a]
-            u = np.tensordot(c if a == 0 else u, basis_a, (1, 0))
+            u = np.tensordot(u, basis[a], (1, 0))
         return jnp.asarray(u, jnp.float32)
 
     coarse = Grid((9, 10, 11)[:ndim], boundary=boundaries)

@@ -213,8 +213,8 @@ class Normalized(AbstractWrapper):
         return keywords_of(self.op) | {"mask"}
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None, mask: Any = None, **keywords: Any
-    ) -> Float[Array, "channels_out *grid_out"]:
+        self, u: Float[Array, " channels *grid"], /, *, key: Array | None = None, mask: Any = None, **keywords: Any
+    ) -> Float[Array, " channels_out *grid_out"]:
         if key is not None:  # a plain function need not know the word
             keywords["key"] = key
         if mask is not None:

@@ -256,8 +256,8 @@ class FNO(AbstractOperator):
         return Envelope(inner.ndim, inner.boundary, "consistent", order=1 if jumps or self.domain_padding else 2)
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid"]:
+        self, u: Float[Array, " channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, " channels_out *grid"]:
         check_field(u, channels=self.in_channels, ndim=len(self.n_modes), where="FNO")
         grid = u.shape[1:]
         x = jnp.moveaxis(u, 0, -1)

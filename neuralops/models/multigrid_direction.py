@@ -116,8 +116,8 @@ class MultigridDirection(AbstractOperator):
         return Envelope(ndim=(self.ndim,), boundary=("periodic", "dirichlet", "neumann"), refinement="spacing-locked")
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid"]:
+        self, u: Float[Array, " channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, " channels_out *grid"]:
         check_field(u, channels=self.in_channels, ndim=self.ndim, where=type(self).__name__)
         act: Any = activation_named(self.activation)
         layers = list(zip(self.kernels, self.biases, strict=True))

@@ -26,8 +26,8 @@ class AbstractLayer(AbstractOperator):
         """The same map on `(*grid, channels)`, without checks."""
 
     def __call__(
-        self, u: Float[Array, "channels *grid"], /, *, key: Array | None = None
-    ) -> Float[Array, "channels_out *grid"]:
+        self, u: Float[Array, " channels *grid"], /, *, key: Array | None = None
+    ) -> Float[Array, " channels_out *grid"]:
         ndim = self.envelope.ndim
         check_field(u, channels=self.in_channels, ndim=ndim[0] if len(ndim) == 1 else None, where=type(self).__name__)
         return jnp.moveaxis(self.channels_last(jnp.moveaxis(u, 0, -1)), -1, 0)

@@ -136,12 +136,12 @@ class SpectralConv(AbstractOperator):
 
     def __call__(
         self,
-        u: Float[Array, "channels *grid"],
+        u: Float[Array, " channels *grid"],
         /,
         *,
         key: Array | None = None,
         num_points: Sequence[int] | int | None = None,
-    ) -> Float[Array, "channels_out *grid_out"]:
+    ) -> Float[Array, " channels_out *grid_out"]:
         """Applies the convolution; `num_points` samples the result on another grid of the same box."""
         ndim = len(self.n_modes)
         check_field(u, channels=self.in_channels, ndim=ndim, where="SpectralConv")

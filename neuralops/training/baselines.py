@@ -112,13 +112,13 @@ def nearest_neighbour(data: Any) -> jax.tree_util.Partial:
     return jax.tree_util.Partial(_closest_masked, *arrays, jnp.asarray(found.mask[:, None]))
 
 
-def _closest(inputs: Array, outputs: Array, u: Float[Array, "channels *grid"]) -> Array:
+def _closest(inputs: Array, outputs: Array, u: Float[Array, " channels *grid"]) -> Array:
     difference, _ = scaled(inputs - u, False)  # squares of large or small fields leave the range
     return outputs[jnp.argmin(jnp.sum(difference**2, axis=tuple(range(1, inputs.ndim))))]
 
 
 def _closest_masked(
-    inputs: Array, outputs: Array, inside: Array, u: Float[Array, "channels *grid"], *, mask: Array | None = None
+    inputs: Array, outputs: Array, inside: Array, u: Float[Array, " channels *grid"], *, mask: Array | None = None
 ) -> Array:
     shared = inside if mask is None else inside & mask
     difference, _ = scaled(jnp.where(shared, inputs - u, 0), False)
@@ -172,7 +172,7 @@ def _nearest(table: Array, asked: Array) -> Array:
 
 
 def _closest_point(
-    table: Array, shift: Array, spread: Array, outputs: Array, u: Float[Array, "channels *points"], *, coords: Array
+    table: Array, shift: Array, spread: Array, outputs: Array, u: Float[Array, " channels *points"], *, coords: Array
 ) -> Array:
     features = jnp.concatenate([a.reshape(len(a), -1) for a in (coords, u)]).T
     found = outputs[_nearest(table, (features - shift) / spread)]
@@ -184,7 +184,7 @@ def _closest_query(
     shift: Array,
     spread: Array,
     outputs: Array,
-    u: Float[Array, "channels *points"],
+    u: Float[Array, " channels *points"],
     *,
     coords: Array,
     query: Array,
@@ -228,6 +228,6 @@ def _components(fields: Any, num_modes: int) -> tuple[np.ndarray, np.ndarray, fl
 
 
 def _affine(
-    x_mean: Array, x_scale: Array, matrix: Array, y_scale: Array, y_mean: Array, u: Float[Array, "channels *grid"]
+    x_mean: Array, x_scale: Array, matrix: Array, y_scale: Array, y_mean: Array, u: Float[Array, " channels *grid"]
 ) -> Array:
     return (((u - x_mean) / x_scale).reshape(-1) @ matrix).reshape(y_mean.shape) * y_scale + y_mean

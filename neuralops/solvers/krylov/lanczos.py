@@ -36,7 +36,7 @@ class LanczosBasis(NamedTuple):
     - `num_valid`: how many steps were taken, fewer than `num_steps` when the span became invariant.
     """
 
-    vectors: Float[Array, "num_steps *grid"]
+    vectors: Float[Array, " num_steps *grid"]
     diagonal: Float[Array, " num_steps"]
     off_diagonal: Float[Array, " num_steps-1"]
     remainder: Float[Array, ""]
@@ -91,7 +91,7 @@ def lanczos(
 
 def ritz_pairs(
     A: Any, start: Float[Array, "*grid"], num_steps: int, *, null_space: NullSpace | None = None
-) -> tuple[Float[Array, " num_steps"], Float[Array, "num_steps *grid"]]:
+) -> tuple[Float[Array, " num_steps"], Float[Array, " num_steps *grid"]]:
     """Approximate eigenpairs of a symmetric operator from `num_steps` Lanczos steps: Ritz values and Ritz vectors.
 
     The eigenpairs of A restricted to the Krylov space. With a random start those at both ends of the spectrum become

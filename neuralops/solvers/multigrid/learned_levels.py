@@ -60,7 +60,7 @@ def channel_counts(ndim: int, nodes: bool, pre: int, post: int, symmetric: bool)
     return 2 * ndim * points + 1, 2 * ndim + (ndim * points if nodes else 0) + half_sweeps * points // 2
 
 
-def features(lines: Sequence[Line], faces: Sequence[Array]) -> Float[Array, "channels *blocks"]:
+def features(lines: Sequence[Line], faces: Sequence[Array]) -> Float[Array, " channels *blocks"]:
     """Per axis the conductances below and above each point of a block, and a channel of ones.
 
     As logarithms, centred and scaled; zero beyond the walls. The ones let the network see where these are.
@@ -75,7 +75,7 @@ def features(lines: Sequence[Line], faces: Sequence[Array]) -> Float[Array, "cha
 
 
 def corrected(
-    out: Float[Array, "channels *blocks"],
+    out: Float[Array, " channels *blocks"],
     stencil: Stencil,
     coarse: Sequence[Line],
     coarse_faces: Sequence[Array],
@@ -180,7 +180,7 @@ def _in_front(line: Line) -> int:
     return int(line.coarsening == "nodes" and not line.kept)
 
 
-def _to_blocks(v: Float[Array, "channels *grid"], lines: Sequence[Line]) -> Float[Array, "channels_points *blocks"]:
+def _to_blocks(v: Float[Array, " channels *grid"], lines: Sequence[Line]) -> Float[Array, " channels_points *blocks"]:
     """A field on the grid of blocks, per channel the points of a block; zero where a block lacks a point."""
     shape = [v.shape[0]]
     for a, line in enumerate(lines, 1):
