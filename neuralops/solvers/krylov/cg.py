@@ -23,9 +23,8 @@ from neuralops.solvers.solution import AbstractMethod, Outcome, Result, System
 
 __all__ = ["CG"]
 
-SLIP = (
-    0.2  # cosine between successive residuals in the preconditioner's inner product, 0 for a linear one (Powell 1977)
-)
+# The cosine between successive residuals in the preconditioner's inner product is 0 for a linear one (Powell 1977).
+SLIP = 0.2
 FLAT = 10.0  # a Rayleigh quotient below so many roundings of the largest seen is that of a null vector
 SLIPS = 30  # so many while the residual has not halved, and the preconditioner is refused
 
