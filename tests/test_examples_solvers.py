@@ -152,6 +152,7 @@ def test_advection_carries_a_blob_at_the_speed_of_the_flow(smoke):
         np.testing.assert_allclose(jnp.sum(u), jnp.sum(blob(0.5, 0.7)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradient_through_the_simulation_equals_finite_differences(smoke, small):
     """In the turning speed of every step, through moving boundaries, solves and transport."""
     settings, speeds, _, _ = small

@@ -190,6 +190,7 @@ def test_linen_refuses_arrays_of_another_structure(u):
 # The same training in four dresses
 
 
+@pytest.mark.slow
 def test_four_training_loops_give_the_same_losses(getkey, x64):
     key, optimizer = jax.random.key(11), optax.adam(1e-2)
     config = {**TINY, "n_modes": (4,)}  # one dimension compiles fastest
