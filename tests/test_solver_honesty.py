@@ -57,8 +57,10 @@ def test_a_custom_root_is_differentiated_in_reverse_through_solve(x64):
 def test_innocent_calls_pass_the_search_for_nan(name):
     A = Diffusion(GRID)
     method = METHODS[name](A)
-    kept = jax.tree_util.tree_map(lambda x: x, type(method)(method.inverse if name == "refined multigrid" else 1e-5,
-        **({} if name == "refined multigrid" else {"preconditioner": method.preconditioner}), history=50))  # fmt: skip
+    if name == "refined multigrid":
+        kept = Refinement(method.inverse, 1e-5, history=50)
+    else:
+        kept = type(method)(1e-5, preconditioner=method.preconditioner, history=50)
     with jax.debug_nans(True):
         zero = solve(A, jnp.zeros(GRID.shape), kept)
         assert int(zero.num_steps) == 0
@@ -74,7 +76,6 @@ def test_missing_eigenvalues_are_no_nan():
     with jax.debug_nans(True):
         values, _ = ritz_pairs(lambda v: 2.0 * v, jnp.ones(4), 3)
     np.testing.assert_allclose(values, [2, np.inf, np.inf])
-    assert Result.converged == 0
 
 
 def convection(u, speed):
