@@ -62,11 +62,7 @@ METHODS = {
 }
 
 
-SLOWER = {"CG, Jacobi", "CG, Chebyshev", "CG, FastPoisson", "FlexibleCG, FastPoisson"}
-NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOWER else []) for name in METHODS]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_solves_and_their_gradients_have_no_unit(name):
     def value(a, b):
         A = Diffusion.from_coefficient(GRID, a)
