@@ -4,5 +4,7 @@ from neuralops.models.direction import DirectionNet as DirectionNet
 from neuralops.models.fno import FNO as FNO
 from neuralops.models.mgno import MgNO as MgNO
 from neuralops.models.multigrid_direction import MultigridDirection as MultigridDirection
+from neuralops.models.multionet import DeepONet as DeepONet
+from neuralops.models.multionet import MultiONet as MultiONet
 
-__all__ = ["FNO", "DirectionNet", "MgNO", "MultigridDirection"]
+__all__ = ["FNO", "DeepONet", "DirectionNet", "MgNO", "MultiONet", "MultigridDirection"]

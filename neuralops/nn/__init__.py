@@ -1,5 +1,8 @@
 """Layers on function spaces."""
 
+from neuralops.nn.encoder import ConvEncoder as ConvEncoder
+from neuralops.nn.encoder import MLPEncoder as MLPEncoder
+from neuralops.nn.encoder import PointEncoder as PointEncoder
 from neuralops.nn.multigrid import MultigridConv as MultigridConv
 from neuralops.nn.norm import GroupNorm as GroupNorm
 from neuralops.nn.norm import LayerNorm as LayerNorm
@@ -9,4 +12,16 @@ from neuralops.nn.pointwise import SoftGate as SoftGate
 from neuralops.nn.pointwise import gelu as gelu
 from neuralops.nn.spectral import SpectralConv as SpectralConv
 
-__all__ = ["ChannelMLP", "GroupNorm", "LayerNorm", "Linear", "MultigridConv", "SoftGate", "SpectralConv", "gelu"]
+__all__ = [
+    "ChannelMLP",
+    "ConvEncoder",
+    "GroupNorm",
+    "LayerNorm",
+    "Linear",
+    "MLPEncoder",
+    "MultigridConv",
+    "PointEncoder",
+    "SoftGate",
+    "SpectralConv",
+    "gelu",
+]

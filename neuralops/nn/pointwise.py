@@ -36,6 +36,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "sin": jnp.sin,
     "identity": lambda x: x,
+    # Those of MultiONet (Zang and Koutsourelakis 2025): a bounded wave, or a gate, on top of the identity. Their names
+    # there are Tanh_Sin, SiLU_Sin, SiLU_Id and Sinc.
+    "tanh_sin": lambda x: jnp.tanh(jnp.sin(math.pi * (x + 1))) + x,
+    "silu_sin": lambda x: jax.nn.silu(jnp.sin(math.pi * (x + 1))) + x,
+    "silu_id": lambda x: jax.nn.silu(x) + x,
+    "x_sin": lambda x: x * jnp.sin(x),
 }
 
 
