@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from neuralops.checkpoint import save as save
     from neuralops.grid import Grid as Grid
     from neuralops.grid import resample as resample
+    from neuralops.models import DGNO as DGNO
     from neuralops.models import FNO as FNO
     from neuralops.models import DeepONet as DeepONet
     from neuralops.models import DirectionNet as DirectionNet
@@ -59,7 +60,7 @@ _ROOMS = {**{name: name for name in _TOP}, **{name: f"training.{name}" for name 
 _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
-    "models": "DeepONet DirectionNet FNO MgNO MultiONet MultigridDirection",
+    "models": "DGNO DeepONet DirectionNet FNO MgNO MultiONet MultigridDirection",
     "operator": "AbstractOperator Operator as_operator as_pair",
     "solvers": "CG DeepConjugateDirection Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
     "wrappers": "Rollout at rollout",

@@ -1,5 +1,6 @@
 """Operators that are fitted to data; one paper, one file."""
 
+from neuralops.models.dgno import DGNO as DGNO
 from neuralops.models.direction import DirectionNet as DirectionNet
 from neuralops.models.fno import FNO as FNO
 from neuralops.models.mgno import MgNO as MgNO
@@ -7,4 +8,4 @@ from neuralops.models.multigrid_direction import MultigridDirection as Multigrid
 from neuralops.models.multionet import DeepONet as DeepONet
 from neuralops.models.multionet import MultiONet as MultiONet
 
-__all__ = ["FNO", "DeepONet", "DirectionNet", "MgNO", "MultiONet", "MultigridDirection"]
+__all__ = ["DGNO", "FNO", "DeepONet", "DirectionNet", "MgNO", "MultiONet", "MultigridDirection"]
