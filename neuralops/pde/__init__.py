@@ -2,19 +2,29 @@
 
 from neuralops.pde.burgers import Burgers
 from neuralops.pde.darcy import Darcy, solve_diffusion
+from neuralops.pde.derivatives import second_derivatives, value_and_gradient
 from neuralops.pde.helmholtz import Helmholtz
 from neuralops.pde.poisson import Poisson
 from neuralops.pde.poisson_directions import PoissonDirections
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField
+from neuralops.pde.weak_form import Patches, TestFunctions, wendland, wendland_gradient
+from neuralops.pde.weak_residuals import WeakDarcy
 
 __all__ = [
     "Burgers",
     "Darcy",
     "GaussianRandomField",
     "Helmholtz",
+    "Patches",
     "Poisson",
     "PoissonDirections",
     "Problem",
+    "TestFunctions",
+    "WeakDarcy",
+    "second_derivatives",
     "solve_diffusion",
+    "value_and_gradient",
+    "wendland",
+    "wendland_gradient",
 ]
