@@ -2,6 +2,7 @@
 
 from neuralops.pde.burgers import Burgers
 from neuralops.pde.darcy import Darcy, solve_diffusion
+from neuralops.pde.darcy_nodes import NodalDarcy
 from neuralops.pde.helmholtz import Helmholtz
 from neuralops.pde.poisson import Poisson
 from neuralops.pde.poisson_directions import PoissonDirections
@@ -13,6 +14,7 @@ __all__ = [
     "Darcy",
     "GaussianRandomField",
     "Helmholtz",
+    "NodalDarcy",
     "Poisson",
     "PoissonDirections",
     "Problem",
