@@ -2,6 +2,7 @@
 
 from neuralops.pde.burgers import Burgers
 from neuralops.pde.darcy import Darcy, solve_diffusion
+from neuralops.pde.darcy_nodes import NodalDarcy
 from neuralops.pde.derivatives import second_derivatives, value_and_gradient
 from neuralops.pde.helmholtz import Helmholtz
 from neuralops.pde.poisson import Poisson
@@ -16,6 +17,7 @@ __all__ = [
     "Darcy",
     "GaussianRandomField",
     "Helmholtz",
+    "NodalDarcy",
     "Patches",
     "Poisson",
     "PoissonDirections",

@@ -99,19 +99,17 @@ class Darcy(Problem):
             raise ValueError(
                 f"coefficient: expected one of {COEFFICIENTS}, got {coefficient!r}; use one of these words."
             )
-        if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 2:
-            raise ValueError(f"values: expected two permeabilities, got {values!r}; give a pair such as (12.0, 3.0).")
         self.coefficient = coefficient
         if coefficient == "trigonometric" and grid.ndim != 2:
             raise ValueError(
                 f"coefficient: 'trigonometric' has two dimensions, got {grid.ndim}; use 'two_phase' or 'log_normal'."
             )
-        self.values = (check_number(values[0], "values", above=0.0), check_number(values[1], "values", above=0.0))
+        self.values = check_phases(values)
         self.alpha = check_number(alpha, "alpha", above=grid.ndim / 2)
         self.tau = check_number(tau, "tau", above=0.0)
         self.scale = None if scale is None else check_number(scale, "scale", above=0.0)
         self.num_modes = check_num_modes(num_modes, grid.ndim)
-        self.forcing = _check_forcing(forcing, grid)
+        self.forcing = check_forcing(forcing, grid)
         self.rtol = None if rtol is None else check_number(rtol, "rtol", above=0.0)
 
     @property
@@ -215,7 +213,15 @@ def solve_diffusion(
     return solve(operator, rhs, CG(rtol, preconditioner=preconditioner))
 
 
-def _check_forcing(forcing: Any, grid: Grid) -> Any:
+def check_phases(values: Any) -> tuple[float, float]:
+    """Two positive permeabilities as Python floats, or a `ValueError`."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 2:
+        raise ValueError(f"values: expected two permeabilities, got {values!r}; give a pair such as (12.0, 3.0).")
+    return check_number(values[0], "values", above=0.0), check_number(values[1], "values", above=0.0)
+
+
+def check_forcing(forcing: Any, grid: Grid) -> Any:
+    """A number but 0, or a function of the grid's coordinates, for which the grid's equation has a solution."""
     singular = Diffusion(grid).singular
     if not callable(forcing):
         number = check_number(forcing, "forcing")
