@@ -108,7 +108,7 @@ def fit(
     if average is not None and not (isinstance(average, float | np.floating) and 0 < average < 1):
         raise ValueError(f"average: expected a decay between 0 and 1 or None, got {average!r}; give e.g. 0.999.")
     goal: Any = _as_objective(loss, objective)
-    labels = isinstance(goal, Supervised)
+    labels = isinstance(goal, Supervised) and goal.where is None
     words, generator = key_words(key)
     mesh = as_mesh(mesh)
     if mesh is None and any(len(x.sharding.device_set) > 1 for x in jax.tree.leaves(op) if isinstance(x, jax.Array)):

@@ -37,25 +37,37 @@ def split_report(value: Any) -> tuple[Any, dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Supervised:
-    """The mean over the batch of a loss of prediction and target."""
+    """The mean over the batch, or over those of its samples that have labels, of a loss of prediction and target."""
 
     loss: Any
+    where: str | None = None
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
         def one(sample: Samples, key: Any) -> Any:
             return judged(self.loss, predict_one(op, sample, key=key), sample)
 
-        return jnp.mean(jax.vmap(one, in_axes=(batch.axes, 0))(batch, jax.random.split(key, len(batch))))
+        values = jax.vmap(one, in_axes=(batch.axes, 0))(batch, jax.random.split(key, len(batch)))
+        if self.where is None:
+            return jnp.mean(values)
+        labelled = batch.extras[self.where].astype(bool)
+        return jnp.sum(jnp.where(labelled, values, 0)) / jnp.maximum(jnp.sum(labelled), 1).astype(values.dtype)
 
 
-def supervised(loss: Callable[..., Any]) -> Supervised:
+def supervised(loss: Callable[..., Any], *, where: str | None = None) -> Supervised:
     """The objective that `fit(loss=loss)` stands for: the mean of `loss(prediction, target)` over the batch.
 
-    **Raises:** `ValueError` when `loss` cannot be called.
+    `where` names an entry of `batch.extras`, `(samples,)`, that is not zero where a sample has a label: the mean is over
+    those, 0 in a batch without any. What stands in `outputs` for the others does not count (zeros, say).
+
+    **Raises:** `ValueError` when `loss` cannot be called or `where` is no name.
     """
     if not callable(loss):
         raise ValueError(f"loss: expected a function (prediction, target), got {loss!r}; use losses.l2().")
-    return Supervised(loss)
+    if where is not None and not isinstance(where, str):
+        raise ValueError(
+            f"where: expected the name of an entry of extras, got {type(where).__name__}; give 'labelled'."
+        )
+    return Supervised(loss, where)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,245 @@
+"""Objectives without labels: equations as virtual observations, reconstruction of the input, values at given points.
+
+The deep generative neural operator (Zang and Koutsourelakis 2025) declares the weak residuals of an equation observed
+as zero. For it, and for every operator that takes `query=`, the objectives here ask for the output as a function of the
+points; under `vmap` over a batch what depends on the points alone is computed once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from neuralops.arguments import count
+from neuralops.data.samples import Samples
+from neuralops.grid import Grid, interpolate
+from neuralops.scale import norm
+from neuralops.training.predict import predict_one
+
+REDUCTIONS = ("norm", "mean_square")
+
+
+def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, Callable[[Any], Any]]:
+    """The output of an operator for one sample as functions of points `(ndim, *points)`, encoded once.
+
+    `"u"` is the whole output; of an operator with `decode_flux` (`DGNO`) there is `"flux"`, and with `decode_input` `"a"`.
+    `"velocity"` and `"pressure"` are the first channels of the output, one for each coordinate, and the last.
+    """
+    if not callable(getattr(op, "decode", None)):
+        u = lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)
+        return {"u": u}
+    given = {} if key is None or not getattr(op, "variational", False) else {"key": key}
+    if sample.coords is not None and "coords" in op.keywords:
+        given = {**given, "coords": sample.coords, "mask": sample.mask}
+    u = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
+    code = op.encode(u, **given)
+    fields: dict[str, Callable[[Any], Any]] = {"u": lambda x: op.decode(code, x)}
+    fields["velocity"] = lambda x: op.decode(code, x)[: x.shape[0]]
+    fields["pressure"] = lambda x: op.decode(code, x)[-1:]
+    for name, half in (("flux", "decode_flux"), ("stress", "decode_flux"), ("a", "decode_input")):
+        if callable(getattr(op, half, None)):
+            fields[name] = lambda x, half=half: getattr(op, half)(code, x)  # type: ignore[misc]
+    return fields
+
+
+def medium_function(a: Any, domain: Any, order: int) -> Callable[[Any], Any]:
+    """Values on a closed grid of nodes over a box as a function of points; see `grid.interpolate` for `order`."""
+    low = np.asarray([pair[0] for pair in domain])
+    extent = tuple(high - low for low, high in domain)
+    grid = Grid(a.shape[1:], extent, "neumann", "node")  # type: ignore[arg-type]
+
+    def at(x: Any) -> Any:
+        return interpolate(a, grid, x - jnp.asarray(low, x.dtype).reshape(-1, *(1,) * (x.ndim - 1)), order=order)
+
+    return at
+
+
+@dataclasses.dataclass(frozen=True)
+class VirtualObservables:
+    """The residuals of an equation on test functions drawn anew at every step."""
+
+    equation: Any
+    order: int
+    reduction: str
+    weights: tuple[tuple[str, float], ...]
+    top: int
+
+    def __call__(self, op: Any, batch: Samples, *, key: Any) -> tuple[Any, dict[str, Any]]:
+        draw, noise = jax.random.split(key)
+        patches = self.equation.draw(draw, batch.inputs.dtype)
+        domain = self.equation.tests.domain
+
+        def one(sample: Samples, key: Any) -> dict[str, Any]:
+            on_grid = sample.inputs.ndim - 1 == len(domain) and min(sample.inputs.shape[1:]) > 1
+            a = medium_function(sample.inputs, domain, self.order) if on_grid else None
+            return self.equation.residuals(patches, a, field_functions(op, sample, key=key))
+
+        keys = jax.random.split(noise, len(batch))
+        residuals = jax.vmap(one, in_axes=(batch.axes, 0))(batch, keys)
+        weights = dict(self.weights)
+        total: Any = 0.0
+        report = {}
+        for name, r in residuals.items():
+            if name in getattr(self.equation, "squared", ()):
+                value = jnp.mean(r)
+            elif self.reduction == "mean_square":
+                value = jnp.mean(r**2)
+            else:
+                value = jnp.mean(jax.vmap(norm)(r))
+            total, report[name] = total + weights.get(name, 1.0) * value, value
+            if self.top and name not in getattr(self.equation, "squared", ()):
+                worst = jnp.sum(jax.lax.top_k(jnp.ravel(r**2), min(self.top, r.size))[0])
+                total, report[f"{name}.top"] = total + worst, worst
+        return total, report
+
+
+def virtual_observables(
+    equation: Any,
+    *,
+    order: int = 3,
+    reduction: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    top: int = 0,
+) -> VirtualObservables:
+    """Trains on the residuals of an equation, observed as zero: no labels.
+
+    ```python
+    weak = no.pde.WeakDarcy(((0, 1), (0, 1)), forcing=10.0, form="primal")
+    objective = no.losses.weighted_sum(
+        {"pde": no.losses.virtual_observables(weak, top=1000), "data": no.losses.reconstruction()}, {"data": 0.25}
+    )
+    ```
+
+    **Arguments:**
+
+    - `equation`: with `draw(key, dtype)` and `residuals(patches, a, fields)`, such as `pde.WeakDarcy`, `pde.WeakBurgers`,
+      `pde.WeakStokes` or their strong forms.
+    - `order`: how an input on a grid is read between its nodes: 3 cubic, 1 linear, 0 nearest (two phases).
+    - `reduction`: of the residuals of a batch, by name: `"norm"`, the mean over samples of the 2-norm over test functions
+      (the authors' loss for primal forms, not squared and not divided by their number), or `"mean_square"`. `None` is
+      what the equation says (`equation.reduction`), or `"norm"`.
+    - `weights`: of the residuals by name; 1 where none is given. The sheet's mixed form takes
+      `{"balance": sqrt(num_centers)}`.
+    - `top`: adds the sum of so many largest squared residuals of the batch, over samples and test functions.
+
+    **Raises:** `ValueError` on what is no equation and on options that do not fit.
+    """
+    if isinstance(equation, type) or not all(callable(getattr(equation, x, None)) for x in ("draw", "residuals")):
+        raise ValueError(
+            f"equation: expected weak or strong residuals such as pde.WeakDarcy(...), got {equation!r}; build one."
+        )
+    reduction = getattr(equation, "reduction", "norm") if reduction is None else reduction
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}; use one of these words.")
+    if order not in (0, 1, 3):
+        raise ValueError(f"order: expected 0 (nearest), 1 (linear) or 3 (cubic), got {order!r}; use one of these.")
+    pairs = tuple(sorted((str(name), float(x)) for name, x in dict(weights or {}).items()))
+    return VirtualObservables(equation, order, reduction, pairs, count(top, "top", least=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """How far the decoded input is from the input."""
+
+    def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        def one(sample: Samples, key: Any) -> Any:
+            given = {"key": key} if op.variational else {}
+            values = op.decode_logits(op.encode(sample.inputs, **given))
+            if op.phases is None:
+                return norm(values - sample.inputs)
+            low, high = op.phases
+            share = (sample.inputs - low) / (high - low)
+            return jnp.mean(jax.nn.softplus(values) - share * values)  # cross-entropy, of log-odds
+
+        return jnp.mean(jax.vmap(one, in_axes=(batch.axes, 0))(batch, jax.random.split(key, len(batch))))
+
+
+def reconstruction() -> Reconstruction:
+    """Trains a `DGNO` to give its input back from the code, at the points where it is given.
+
+    A continuous input: the mean over the batch of the 2-norm over points, not squared, as published. Two phases: the mean
+    binary cross-entropy.
+    """
+    return Reconstruction()
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """The Kullback-Leibler divergence of the code's law from the standard normal."""
+
+    def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        def one(sample: Samples) -> Any:
+            mean, log_variance = op.law(sample.inputs)
+            return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+
+        return jnp.mean(jax.vmap(one, in_axes=(batch.axes,))(batch))
+
+
+def kl() -> Divergence:
+    """The divergence of a variational `DGNO`'s codes from N(0, I), summed over numbers, averaged over the batch."""
+    return Divergence()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Observed:
+    """How far the output is from what is known at given points."""
+
+    points: Any
+    values: Any
+    channels: tuple[int, ...] | None
+    reduction: str
+    _value: Any
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Observed) and self._value == other._value
+
+    def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        def one(sample: Samples, key: Any) -> Any:
+            points = self.points
+            points = sample.extras[points] if isinstance(points, str) else jnp.asarray(points, sample.inputs.dtype)
+            value = field_functions(op, sample, key=key)["u"](points)
+            value = value if self.channels is None else value[jnp.asarray(self.channels)]
+            known = self.values
+            if known == "input":
+                known = sample.inputs.reshape(len(sample.inputs), -1)
+            elif isinstance(known, str):
+                known = sample.extras[known]
+            error = value - jnp.broadcast_to(jnp.asarray(known, value.dtype), value.shape)
+            return norm(error) if self.reduction == "norm" else jnp.mean(error**2)
+
+        return jnp.mean(jax.vmap(one, in_axes=(batch.axes, 0))(batch, jax.random.split(key, len(batch))))
+
+
+def observed(points: Any, values: Any = 0.0, *, channels: Any = None, reduction: str = "mean_square") -> Observed:
+    """Trains on values that are known at points: walls, initial values, scattered measurements.
+
+    **Arguments:**
+
+    - `points`: `(ndim, n)`, the same for all samples, or the name of an entry of `batch.extras` with
+      `(samples, ndim, n)`.
+    - `values`: a number; `"input"` for the input's own values (an initial condition, an inflow), in order; or the name of
+      an entry of `batch.extras` with `(samples, channels, n)`.
+    - `channels`: which channels of the output, all by default.
+    - `reduction`: `"mean_square"`, or `"norm"`, the mean over samples of the 2-norm over points.
+
+    **Raises:** `ValueError` on options that do not fit.
+    """
+    if not isinstance(points, str):
+        points = np.asarray(points)
+        if points.ndim != 2 or not np.isfinite(points).all():
+            raise ValueError(f"points: expected finite points (ndim, n), got shape {points.shape}; coordinates first.")
+    if not isinstance(values, str):
+        values = float(values)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}; use one of these words.")
+    channels = None if channels is None else tuple(count(c, "channels", least=0) for c in channels)
+    frozen = points if isinstance(points, str) else (points.shape, points.tobytes())
+    return Observed(points, values, channels, reduction, (frozen, values, channels, reduction))
