@@ -24,7 +24,7 @@ from jaxtyping import Array, Float
 from neuralops.arguments import count, flag
 from neuralops.pde.random_fields import check_number
 
-RULES = ("derivative", "difference")
+RULES = ("difference", "derivative")
 Box = tuple[tuple[float, float], ...]
 
 
@@ -118,10 +118,10 @@ class TestFunctions:
 
     domain: Box
     num_centers: int = dataclasses.field(default=100, kw_only=True)
-    radius: float = dataclasses.field(default=1e-3, kw_only=True)
+    radius: float = dataclasses.field(default=1e-2, kw_only=True)
     num_points: int = dataclasses.field(default=9, kw_only=True)
     corrected: bool = dataclasses.field(default=True, kw_only=True)
-    rule: str = dataclasses.field(default="derivative", kw_only=True)
+    rule: str = dataclasses.field(default="difference", kw_only=True)
     inside: Callable[[Array], Array] | None = dataclasses.field(default=None, kw_only=True)
     refined: tuple[Box, int] | None = dataclasses.field(default=None, kw_only=True)
     space: int | None = dataclasses.field(default=None, kw_only=True)
