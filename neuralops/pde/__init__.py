@@ -9,8 +9,9 @@ from neuralops.pde.poisson import Poisson
 from neuralops.pde.poisson_directions import PoissonDirections
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField
+from neuralops.pde.strong_residuals import StrongBurgers, StrongDarcy, darcy_differences
 from neuralops.pde.weak_form import Patches, TestFunctions, wendland, wendland_gradient
-from neuralops.pde.weak_residuals import WeakDarcy
+from neuralops.pde.weak_residuals import WeakBurgers, WeakDarcy, WeakStokes
 
 __all__ = [
     "Burgers",
@@ -22,8 +23,13 @@ __all__ = [
     "Poisson",
     "PoissonDirections",
     "Problem",
+    "StrongBurgers",
+    "StrongDarcy",
     "TestFunctions",
+    "WeakBurgers",
     "WeakDarcy",
+    "WeakStokes",
+    "darcy_differences",
     "second_derivatives",
     "solve_diffusion",
     "value_and_gradient",

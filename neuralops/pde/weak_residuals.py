@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,7 +84,8 @@ class WeakDarcy(_Weak):
         u, *flux = take(fields, ("u", "flux") if mixed else ("u",))
 
         def terms(x: Array) -> tuple[Any, Array, Any]:
-            gradient = a(x)[0] * value_and_gradient(u, x)[1][:, 0]
+            y = _fixed(x) if mixed else x
+            gradient = a(y)[0] * value_and_gradient(u, y)[1][:, 0]
             source = -source_at(self.forcing, x)
             if not mixed:
                 return source, gradient, None
@@ -92,6 +94,121 @@ class WeakDarcy(_Weak):
 
         balance, mismatch = patches.test(terms)
         return {"constitutive": patches.mean(mismatch), "balance": balance} if mixed else {"balance": balance}
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, init=False)
+class WeakBurgers(_Weak):
+    """Weak residual of u_t + u u_x = viscosity u_xx in space and time, for one sample.
+
+    Points are `(2, *points)`, x first and time second; the test functions act in x alone. Needs `fields["u"]`.
+
+    - `"balance"`: r = mean(u_t v + u u_x v + viscosity u_x v_x), `(centers,)`.
+
+    The input of the problem, u at time 0, does not enter it.
+
+    **Arguments:**
+
+    - `domain`: the pairs (low, high) of x and of time.
+    - `viscosity`: above 0.
+    - `**tests`: further arguments of `TestFunctions`.
+
+    **Raises:** `ValueError` on values out of range.
+    """
+
+    tests: TestFunctions
+    viscosity: float
+
+    def __init__(
+        self, domain: Any = ((-1.0, 1.0), (0.0, 1.0)), *, viscosity: float = 0.1 / math.pi, **tests: Any
+    ) -> None:
+        made = TestFunctions(domain, **{"space": 1, **tests})
+        if (made.ndim, made.space) != (2, 1):
+            raise ValueError(f"domain: expected the pairs of x and of time, got {domain!r}; give two, and space=1.")
+        _put(self, tests=made, viscosity=check_number(viscosity, "viscosity", above=0.0))
+
+    def residuals(self, patches: Patches, a: Any, fields: Mapping[str, Field]) -> dict[str, Array]:
+        """As in `WeakDarcy.residuals`; `a` is not used and may be `None`."""
+        (u,) = take(fields, ("u",))
+
+        def terms(x: Array) -> tuple[Array, Array, None]:
+            value, (slope, rate) = value_and_gradient(u, x)
+            return (rate + value * slope)[0], self.viscosity * slope, None
+
+        return {"balance": patches.test(terms)[0]}
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, init=False)
+class WeakStokes(_Weak):
+    """Weak residuals of slow viscous flow in two dimensions in first-order form, for one sample.
+
+    With velocity (u, v), pressure p and the stress s = (s11, s22, s12),
+
+        div s = 0,   s11 = -p + 2 mu u_x,   s22 = -p + 2 mu v_y,   s12 = mu (u_y + v_x).
+
+    Needs `fields["pressure"]`, one channel, `fields["stress"]`, three, and either `fields["psi"]`, one channel, the
+    stream function (u = psi_y, v = -psi_x), or `fields["velocity"]`, two.
+
+    - `"momentum"`: mean(s11 v_x + s12 v_y) and mean(s12 v_x + s22 v_y), `(2, centers)`;
+    - `"constitutive"`: over the points of the ball the mean of the squares of s11 + p - 2 mu u_x, of
+      s22 + p - 2 mu v_y, of s12 - mu (u_y + v_x) and of p + (s11 + s22)/2, all four added, `(centers,)`;
+    - `"divergence"`: mean of (u_x + v_y)^2, `(centers,)`, with `"velocity"` only.
+
+    Around an obstacle give `inside=` and `refined=` of `TestFunctions`; values at the walls are for another term.
+
+    **Arguments:**
+
+    - `domain`: two pairs (low, high).
+    - `viscosity`: mu, above 0.
+    - `**tests`: further arguments of `TestFunctions`.
+
+    **Raises:** `ValueError` on values out of range.
+    """
+
+    tests: TestFunctions
+    viscosity: float
+
+    def __init__(self, domain: Any = ((0.0, 2.0), (0.0, 1.0)), *, viscosity: float = 0.01, **tests: Any) -> None:
+        made = _in_space(domain, tests)
+        if made.ndim != 2:
+            raise ValueError(f"domain: expected two axes, got {made.ndim}; give two pairs (low, high).")
+        _put(self, tests=made, viscosity=check_number(viscosity, "viscosity", above=0.0))
+
+    def residuals(self, patches: Patches, a: Any, fields: Mapping[str, Field]) -> dict[str, Array]:
+        """As in `WeakDarcy.residuals`; `a`, the flow at the inlet, is not used and may be `None`."""
+        given = "psi" if "psi" in fields else "velocity"
+        flow, pressure, stress = take(fields, (given, "pressure", "stress"))
+        velocity = curl(flow) if given == "psi" else flow
+        mu = self.viscosity
+
+        def terms(x: Array) -> tuple[float, Array, Any]:
+            y = _fixed(x)
+            (u_x, v_x), (u_y, v_y) = value_and_gradient(velocity, y)[1]
+            s11, s22, s12 = stress(x)
+            (p,) = pressure(y)
+            laws = (s11 + p - 2 * mu * u_x, s22 + p - 2 * mu * v_y, s12 - mu * (u_y + v_x), p + (s11 + s22) / 2)
+            rows = jnp.stack([jnp.stack([s11, s12]), jnp.stack([s12, s22])])
+            return 0.0, rows, (sum(law**2 for law in laws), (u_x + v_y) ** 2)
+
+        momentum, (mismatch, spread) = patches.test(terms)
+        found = {"momentum": momentum, "constitutive": patches.mean(mismatch)}
+        return found if given == "psi" else {**found, "divergence": patches.mean(spread)}
+
+
+def curl(psi: Field) -> Field:
+    """The velocity (psi_y, -psi_x) of a stream function, as a field function of two channels."""
+
+    def velocity(x: Array) -> Array:
+        ((psi_x,), (psi_y,)) = value_and_gradient(psi, x)[1]
+        return jnp.stack([psi_y, -psi_x])
+
+    return velocity
+
+
+def _fixed(x: Array) -> Array:
+    """Points for what is wanted at them alone, so that no derivative along the ball is traced for it."""
+    return jax.lax.stop_gradient(x)
 
 
 def _put(self: Any, **fields: Any) -> None:
