@@ -37,18 +37,23 @@ class NodalDarcy(Problem):
           a = 2.1 + sin(w_1 x_1 / L_1) + cos(w_2 x_2 / L_2),    w_i uniform in `frequencies`,
 
       with the sides L_i (in one dimension without the cosine). This is the family of the DGNO line (Zang and
-      Koutsourelakis 2025, arXiv 2502.06250) as far as it is known to us; the range is our own: a is at least 0.1 for
-      every w, from [pi, 2 pi] each term makes between half a wave and a whole one, so that no two u are alike up
-      to a factor, and a wave has 28 spacings or more on 29 nodes. `frequencies=(2 * np.pi, 3 * np.pi)` shifts the law for
-      tests off the training distribution.
+      Koutsourelakis 2025, arXiv 2502.06250) as far as it is known to us; the range is our own. a is at least 0.1 for
+      every w; from [pi, 2 pi] each term makes between half a wave and a whole one, which 29 nodes cut into 28
+      spacings or more. The mean u of 100 draws misses the others by 22 % (by 15 % scaled to the size of each), so u is
+      neither always the same nor rough. `frequencies=(2 * math.pi, 3 * math.pi)` shifts the law, for tests off the
+      training distribution.
     - `"two_phase"`: the value of the nearest node, constant on the cells around the nodes; `values[0]` where a Gaussian
       random field with Neumann boundary and no constant mode is at least 0, `values[1]` elsewhere.
 
     Solved by `solve_diffusion` on 2 (n - 1) `refine` cells per axis, which the jumps of two phases do not cut, and
-    read at the nodes, corners of these cells, by cubics.
+    read at the nodes, corners of these cells, by cubics. Relative error in u at 29 x 29 nodes with `refine` 2, 4
+    and 8, four draws against 16 cells, the worst: smooth 1.8e-4, 4.4e-5, 1.1e-5 (order 2.0); two phases 10 and 5:
+    4.6e-4, 1.3e-4, 2.8e-5 (order about 1.8, as four cells of two phases may meet in a corner). The default takes
+    about 10 ms a sample on two cores, in float64.
 
-    `residual(a, u)` is u minus the solution of the same equation on cells of half the width, an estimate of the
-    error in u; `relative_residual` divides it by u.
+    `residual(a, u)` is u minus the solution of the same equation on cells of half the width: three quarters of the
+    error of `solve`, and the error in any u that is further off. `relative_residual` divides it by u; over 100
+    draws of the defaults it was at most 1.2e-4 (smooth) and 1.6e-4 (two phases).
 
     **Arguments:**
 
@@ -170,7 +175,9 @@ class NodalDarcy(Problem):
                 a = jax.lax.slice_in_dim(a, refine, a.shape[axis] - refine, axis=axis)
         f = self.forcing(cells.coordinates()) if callable(self.forcing) else self.forcing
         f = jnp.broadcast_to(jnp.asarray(f, a.dtype), a.shape)
-        u = solve_diffusion(cells, a, f, smooth=smooth).value
+        # Single precision goes on until rounding ends it: the looser default of `solve_diffusion` costs digits of u.
+        rtol = 1e-10 if a.dtype == jnp.float64 else 1e-5
+        u = solve_diffusion(cells, a, f, rtol=rtol, smooth=smooth).value
         for axis, n in enumerate(self.num_points, 1):
             middles = 2 * refine * np.arange(1, n - 1) - 0.5  # the inner nodes, counted in cells from the first centre
             u = _along(_cubic_matrix(u.shape[axis], middles), u, axis)
