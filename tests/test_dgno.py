@@ -150,7 +150,7 @@ def test_a_stream_function_has_no_divergence(x64):
 def test_parts_that_do_not_fit_are_refused():
     encoder, decoder = MLPEncoder((5, 5), 1, 4, (8,), key=key), no.MultiONet(4, 1, 1, 8, key=key)
     cases = [
-        (lambda: no.DGNO(decoder, decoder), "encoder"),  # gives one number
+        (lambda: no.DGNO(lambda a: a, decoder), "encoder"),
         (lambda: no.DGNO(encoder, no.MultiONet(5, 1, 1, 8, key=key)), "solution"),
         (lambda: no.DGNO(encoder, no.FNO((4,), 1, 1, 4, key=key)), "solution"),
         (lambda: no.DGNO(encoder, ()), "solution"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,13 @@ class _Weak:
     """What the weak residuals share: their test functions, from the words of the constructor."""
 
     tests: TestFunctions
+    reduction: ClassVar[str] = "norm"  # how an objective sums the residuals up, unless it is told
+    squared: ClassVar[tuple[str, ...]] = ("constitutive", "divergence")  # those that are means of squares already
+
+    @property
+    def domain(self) -> Any:
+        """A pair (low, high) per axis."""
+        return self.tests.domain
 
     def draw(self, key: Array, dtype: Any = None) -> Patches:
         """Draws the test functions, see `TestFunctions.draw`."""
@@ -70,6 +77,10 @@ class WeakDarcy(_Weak):
         if form not in FORMS:
             raise ValueError(f"form: expected one of {FORMS}, got {form!r}; use one of these words.")
         _put(self, tests=_in_space(domain, tests), forcing=check_source(forcing), form=form)
+
+    @property
+    def reduction(self) -> str:  # type: ignore[override]
+        return "norm" if self.form == "primal" else "mean_square"
 
     def residuals(self, patches: Patches, a: Field, fields: Mapping[str, Field]) -> dict[str, Array]:
         """One array per residual, for one sample.
@@ -165,6 +176,8 @@ class WeakStokes(_Weak):
 
     **Raises:** `ValueError` on values out of range.
     """
+
+    reduction: ClassVar[str] = "mean_square"
 
     tests: TestFunctions
     viscosity: float

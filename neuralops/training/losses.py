@@ -37,6 +37,7 @@ from neuralops.training.objectives import predict as predict
 from neuralops.training.objectives import rollout as rollout
 from neuralops.training.objectives import supervised as supervised
 from neuralops.training.objectives import weighted_sum as weighted_sum
+from neuralops.training.virtual import grid_residual as grid_residual
 from neuralops.training.virtual import kl as kl
 from neuralops.training.virtual import observed as observed
 from neuralops.training.virtual import reconstruction as reconstruction

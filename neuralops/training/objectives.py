@@ -56,17 +56,15 @@ class Supervised:
 def supervised(loss: Callable[..., Any], *, where: str | None = None) -> Supervised:
     """The objective that `fit(loss=loss)` stands for: the mean of `loss(prediction, target)` over the batch.
 
-    `where` names an entry of `batch.extras`, `(samples,)`, that is not zero where a sample has a label: the mean is over
-    those, 0 in a batch without any. What stands in `outputs` for the others does not count (zeros, say).
+    `where` names an entry of `batch.extras`, `(samples,)`, that is not zero where a sample has a label: the mean is
+    over those, 0 in a batch without any. What stands in `outputs` for the others does not count (zeros, say).
 
     **Raises:** `ValueError` when `loss` cannot be called or `where` is no name.
     """
     if not callable(loss):
         raise ValueError(f"loss: expected a function (prediction, target), got {loss!r}; use losses.l2().")
     if where is not None and not isinstance(where, str):
-        raise ValueError(
-            f"where: expected the name of an entry of extras, got {type(where).__name__}; give 'labelled'."
-        )
+        raise ValueError(f"where: expected the name of an entry of extras, got {type(where).__name__}; give a name.")
     return Supervised(loss, where)
 
 

@@ -19,7 +19,7 @@ from neuralops.arguments import count
 from neuralops.data.samples import Samples
 from neuralops.grid import Grid, interpolate
 from neuralops.scale import norm
-from neuralops.training.predict import predict_one
+from neuralops.training.predict import predict, predict_one
 
 REDUCTIONS = ("norm", "mean_square")
 
@@ -27,8 +27,8 @@ REDUCTIONS = ("norm", "mean_square")
 def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, Callable[[Any], Any]]:
     """The output of an operator for one sample as functions of points `(ndim, *points)`, encoded once.
 
-    `"u"` is the whole output; of an operator with `decode_flux` (`DGNO`) there is `"flux"`, and with `decode_input` `"a"`.
-    `"velocity"` and `"pressure"` are the first channels of the output, one for each coordinate, and the last.
+    `"u"` is the whole output; `"velocity"` and `"pressure"` are its first channels, one for each coordinate, and its
+    last. An operator with `decode_flux` (`DGNO`) gives `"flux"`, also called `"stress"`, one with `decode_input` `"a"`.
     """
     if not callable(getattr(op, "decode", None)):
         u = lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)
@@ -72,7 +72,8 @@ class VirtualObservables:
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> tuple[Any, dict[str, Any]]:
         draw, noise = jax.random.split(key)
         patches = self.equation.draw(draw, batch.inputs.dtype)
-        domain = self.equation.tests.domain
+        domain = self.equation.domain
+        squared = getattr(self.equation, "squared", ())
 
         def one(sample: Samples, key: Any) -> dict[str, Any]:
             on_grid = sample.inputs.ndim - 1 == len(domain) and min(sample.inputs.shape[1:]) > 1
@@ -85,14 +86,14 @@ class VirtualObservables:
         total: Any = 0.0
         report = {}
         for name, r in residuals.items():
-            if name in getattr(self.equation, "squared", ()):
+            if name in squared:
                 value = jnp.mean(r)
             elif self.reduction == "mean_square":
                 value = jnp.mean(r**2)
             else:
                 value = jnp.mean(jax.vmap(norm)(r))
             total, report[name] = total + weights.get(name, 1.0) * value, value
-            if self.top and name not in getattr(self.equation, "squared", ()):
+            if self.top and name not in squared:
                 worst = jnp.sum(jax.lax.top_k(jnp.ravel(r**2), min(self.top, r.size))[0])
                 total, report[f"{name}.top"] = total + worst, worst
         return total, report
@@ -117,19 +118,24 @@ def virtual_observables(
 
     **Arguments:**
 
-    - `equation`: with `draw(key, dtype)` and `residuals(patches, a, fields)`, such as `pde.WeakDarcy`, `pde.WeakBurgers`,
-      `pde.WeakStokes` or their strong forms.
+    - `equation`: with `draw(key, dtype)` and `residuals(patches, a, fields)`, such as `pde.WeakDarcy`,
+      `pde.WeakBurgers`, `pde.WeakStokes` or their strong forms.
     - `order`: how an input on a grid is read between its nodes: 3 cubic, 1 linear, 0 nearest (two phases).
-    - `reduction`: of the residuals of a batch, by name: `"norm"`, the mean over samples of the 2-norm over test functions
-      (the authors' loss for primal forms, not squared and not divided by their number), or `"mean_square"`. `None` is
-      what the equation says (`equation.reduction`), or `"norm"`.
+    - `reduction`: of the residuals of a batch, by name: `"norm"`, the mean over samples of the 2-norm over test
+      functions (the authors' loss for primal forms, not squared and not divided by their number), or `"mean_square"`.
+      `None` is what the equation says (`equation.reduction`), or `"norm"`.
     - `weights`: of the residuals by name; 1 where none is given. The sheet's mixed form takes
       `{"balance": sqrt(num_centers)}`.
     - `top`: adds the sum of so many largest squared residuals of the batch, over samples and test functions.
 
+    Residuals that an equation declares as squares already (`equation.squared`, the constitutive ones) are averaged.
+
     **Raises:** `ValueError` on what is no equation and on options that do not fit.
     """
-    if isinstance(equation, type) or not all(callable(getattr(equation, x, None)) for x in ("draw", "residuals")):
+    whole = all(callable(getattr(equation, name, None)) for name in ("draw", "residuals")) and hasattr(
+        equation, "domain"
+    )
+    if isinstance(equation, type) or not whole:
         raise ValueError(
             f"equation: expected weak or strong residuals such as pde.WeakDarcy(...), got {equation!r}; build one."
         )
@@ -140,6 +146,37 @@ def virtual_observables(
         raise ValueError(f"order: expected 0 (nearest), 1 (linear) or 3 (cubic), got {order!r}; use one of these.")
     pairs = tuple(sorted((str(name), float(x)) for name, x in dict(weights or {}).items()))
     return VirtualObservables(equation, order, reduction, pairs, count(top, "top", least=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class GridResidual:
+    """The residual of an equation, from the fields at the points where the input is given."""
+
+    residual: Any
+    reduction: str
+
+    def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        r = jax.vmap(self.residual)(batch.inputs, predict(op, batch, key=key))
+        return jnp.mean(r**2) if self.reduction == "mean_square" else jnp.mean(jax.vmap(norm)(r))
+
+
+def grid_residual(residual: Callable[..., Any], *, reduction: str = "mean_square") -> GridResidual:
+    """Trains on `residual(a, u)`, fields on the grid of the input: PINO, and PI-DeepONet with differences.
+
+    ```python
+    grid = no.Grid((29, 29), boundary="neumann")
+    objective = no.losses.grid_residual(functools.partial(no.pde.darcy_differences, grid=grid, forcing=10.0))
+    ```
+
+    For the residual of a `pde.Problem`, relative to its right-hand side, see `physics`.
+
+    **Raises:** `ValueError` when `residual` cannot be called and on an unknown `reduction`.
+    """
+    if not callable(residual):
+        raise ValueError(f"residual: expected a function (a, u), got {residual!r}; give pde.darcy_differences.")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}; use one of these words.")
+    return GridResidual(residual, reduction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +199,8 @@ class Reconstruction:
 def reconstruction() -> Reconstruction:
     """Trains a `DGNO` to give its input back from the code, at the points where it is given.
 
-    A continuous input: the mean over the batch of the 2-norm over points, not squared, as published. Two phases: the mean
-    binary cross-entropy.
+    A continuous input: the mean over the batch of the 2-norm over points, not squared, as published. Two phases: the
+    mean binary cross-entropy.
     """
     return Reconstruction()
 
@@ -225,8 +262,8 @@ def observed(points: Any, values: Any = 0.0, *, channels: Any = None, reduction:
 
     - `points`: `(ndim, n)`, the same for all samples, or the name of an entry of `batch.extras` with
       `(samples, ndim, n)`.
-    - `values`: a number; `"input"` for the input's own values (an initial condition, an inflow), in order; or the name of
-      an entry of `batch.extras` with `(samples, channels, n)`.
+    - `values`: a number; `"input"` for the input's own values (an initial condition, an inflow), in order; or the name
+      of an entry of `batch.extras` with `(samples, channels, n)`.
     - `channels`: which channels of the output, all by default.
     - `reduction`: `"mean_square"`, or `"norm"`, the mean over samples of the 2-norm over points.
 
