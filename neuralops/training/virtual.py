@@ -31,13 +31,12 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     last. An operator with `decode_flux` (`DGNO`) gives `"flux"`, also called `"stress"`, one with `decode_input` `"a"`.
     """
     if not callable(getattr(op, "decode", None)):
-        u = lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)
-        return {"u": u}
+        return {"u": lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)}
     given = {} if key is None or not getattr(op, "variational", False) else {"key": key}
     if sample.coords is not None and "coords" in op.keywords:
         given = {**given, "coords": sample.coords, "mask": sample.mask}
-    u = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
-    code = op.encode(u, **given)
+    inputs = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
+    code = op.encode(inputs, **given)
     fields: dict[str, Callable[[Any], Any]] = {"u": lambda x: op.decode(code, x)}
     fields["velocity"] = lambda x: op.decode(code, x)[: x.shape[0]]
     fields["pressure"] = lambda x: op.decode(code, x)[-1:]
