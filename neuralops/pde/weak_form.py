@@ -242,12 +242,19 @@ class Patches:
     def test(self, terms: Callable[[Array], tuple[Any, Any, Any]]) -> tuple[Array, Any]:
         """r = mean(source v) + mean(flux . grad_x v) on each ball, the weak form of `source - div flux`.
 
-        The second mean is of order 1/R and cancels over the ball, which costs digits: in `float32` the relative noise
-        is about epsilon/R with `rule="difference"`, the plain mean. The rule is symmetric, so that
-        G(s) = mean(flux(centre + s xi) . grad_xi v) is odd in s, and `rule="derivative"` takes
-        G(R)/R = G'(R/sqrt(3)) + O(R^4) from one forward derivative of the flux along xi, where nothing cancels;
-        likewise M(R) = M(s) + s M'(s) + O(R^4) at s = R/sqrt(3) for the mean M of source v. It sees a jump of the flux
-        only through the points, never through the derivative: where a flux jumps take `"difference"`.
+        The second mean is of order 1/R and cancels over the ball. `rule="difference"` is the plain mean. The points are
+        symmetric, so that G(s) = mean(flux(centre + s xi) . grad_xi v) is odd in s; `rule="derivative"` takes
+        G(R)/R = G'(R/sqrt(3)) + O(R^4) from one forward derivative of the flux along xi, where nothing cancels, and for
+        the mean M of source v likewise M(R) = M(s) + s M'(s) + O(R^4) at s = R/sqrt(3). Noise of `float32`, in units of
+        mean(source v), measured on a smooth Darcy problem:
+
+        | R | 1e-4 | 1e-3 | 1e-2 | 1e-1 |
+        | --- | --- | --- | --- | --- |
+        | `"difference"` | 1.2e-3 | 9e-5 | 1.0e-5 | 1.4e-6 |
+        | `"derivative"` | 3e-7 | 3e-7 | 3e-7 | 3e-7 |
+
+        The derivative costs 1.4 times (mixed form) to 2 times (primal form) the operations. It does not see a jump of
+        the flux inside a ball: there take `"difference"`.
 
         **Arguments:**
 
