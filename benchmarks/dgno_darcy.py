@@ -1,0 +1,205 @@
+"""Darcy's equation on 29 x 29 nodes with and without labels, every method for the same time.
+
+    python benchmarks/dgno_darcy.py smooth --seconds 300 --seeds 3
+    python benchmarks/dgno_darcy.py two_phase --methods dgno pi_deeponet pi_multionet --seconds 240 --seeds 3
+
+Inputs, references and test samples come from `pde.NodalDarcy`. Methods train one after another on a quiet machine: each
+is tried for a moment to see how long a step takes, then trained for as many steps as fit into the time, with a cosine
+schedule to the end. The table has the mean and the standard deviation over seeds of the mean relative L2 error on the
+test samples; trivial baselines use labels. Runs that are on record are not repeated: delete their lines to do so.
+
+Without labels: `dgno` (weak form against test functions drawn at every step; of two phases the mixed form),
+`pi_deeponet` and `pi_multionet` (the published strong residual by differences on the nodes), `pino` (the same of an
+FNO). With labels: `deeponet`, `multionet`, `fno`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+import neuralops as no
+from neuralops.data import Normalized, Normalizer, Samples
+from neuralops.nn import MLPEncoder
+
+SQUARE = ((0.0, 1.0), (0.0, 1.0))
+LABELLED = ("deeponet", "multionet", "fno")
+
+
+class Factored(no.AbstractOperator):
+    """An operator on the nodes times sin(pi x) sin(pi y), the published factor."""
+
+    op: no.FNO
+
+    @property
+    def envelope(self):
+        return self.op.envelope
+
+    def __call__(self, u, /, *, key=None):
+        wave = [np.sin(np.pi * np.linspace(0, 1, n)) for n in u.shape[1:]]
+        return self.op(u) * np.outer(*wave).astype(np.float32)
+
+
+def datasets(args: argparse.Namespace) -> tuple[no.pde.NodalDarcy, Samples, Samples]:
+    """Inputs for training, with labels where they are wanted, and labelled test samples; kept on disk."""
+    problem = no.pde.NodalDarcy((29, 29), medium=args.medium)
+    args.output.mkdir(parents=True, exist_ok=True)
+    test = no.data.generate(problem, key=2, num_samples=args.num_test, path=args.output / f"{args.medium}_test").load()
+    if set(args.methods) & set(LABELLED) or args.baselines:
+        path = args.output / f"{args.medium}_train"
+        train = no.data.generate(problem, key=1, num_samples=args.num_train, path=path).load()
+    else:
+        draws = jax.jit(jax.vmap(problem.sample))(jax.random.split(jax.random.key(1), args.num_train))
+        train = Samples(np.asarray(draws))
+    single = lambda samples: samples.map(lambda x: np.asarray(x, np.float32))
+    return problem, single(train), single(test)
+
+
+def build(method: str, problem: no.pde.NodalDarcy, key: jax.Array, args: argparse.Namespace) -> tuple:
+    """An operator and what it is trained on."""
+    grid, smooth = problem.grid, args.medium == "smooth"
+    keys = jax.random.split(key, 5)
+    scale = Normalizer((2.1,), (1.0,), 2) if smooth else Normalizer((7.5,), (2.5,), 2)
+    supervised = no.losses.supervised(no.losses.l2())
+    differences = functools.partial(no.pde.darcy_differences, grid=grid, forcing=problem.forcing)
+    strong = no.losses.grid_residual(differences, reduction="norm")
+    if method == "dgno":
+        return dgno(keys, args), label_free(args, problem.forcing)
+    if method in ("pino", "fno"):
+        fno = no.FNO((12, 12), 1, 1, 32, boundary="neumann", centering="node", key=keys[0])
+        return Normalized(Factored(fno), scale, None), strong if method == "pino" else supervised
+    shape = {"n_layers": args.layers, "factor": "both", "key": keys[0]}
+    if method.endswith("multionet"):
+        op = no.MultiONet(grid, 1, 1, args.width, sum_layers=args.layers - 1, **shape)
+    else:
+        op = no.DeepONet(grid, 1, 1, args.width, **shape)
+    return Normalized(op, scale, None), strong if method.startswith("pi_") else supervised
+
+
+def dgno(keys: jax.Array, args: argparse.Namespace) -> no.DGNO:
+    if args.medium == "smooth":
+        return no.DGNO.paper("darcy_smooth", key=keys[0])
+    decoder = functools.partial(no.MultiONet.paper, "width100_l4")
+    return no.DGNO(
+        MLPEncoder((29, 29), 1, 128, (512, 256), key=keys[0]),
+        decoder(factor="both", key=keys[1]),
+        decoder(trunk_activation="silu_sin", branch_activation="silu_id", key=keys[2]),
+        decoder(out_channels=2, key=keys[3]),
+        phases=(5.0, 10.0),
+    )
+
+
+def label_free(args: argparse.Namespace, forcing: float):
+    """The sheet's weights; four points a ball, whose corrected rule is exact for fluxes linear in x."""
+    smooth = args.medium == "smooth"
+    ball = {"num_centers": args.num_centers, "radius": args.radius, "num_points": 4}
+    weak = no.pde.WeakDarcy(SQUARE, forcing=forcing, form="primal" if smooth else "mixed", **ball)
+    if smooth:
+        virtual = no.losses.virtual_observables(weak, top=10 * args.num_centers)
+    else:
+        virtual = no.losses.virtual_observables(weak, order=0, weights={"balance": args.num_centers**0.5})
+    terms = {"pde": virtual, "data": no.losses.reconstruction()}
+    return no.losses.weighted_sum(terms, {"data": 0.25})
+
+
+def run(method: str, seed: int, problem, train: Samples, test: Samples, args: argparse.Namespace) -> dict:
+    op, objective = build(method, problem, jax.random.key(seed), args)
+    size = sum(leaf.size for leaf in jax.tree.leaves(op))
+    if method not in LABELLED:
+        train = Samples(train.inputs)
+    steps = len(train) // args.batch_size
+    fit = functools.partial(
+        no.fit, data=train, objective=objective, batch_size=args.batch_size, key=jax.random.key(100 + seed),
+        drop_last=True, progress=args.progress,
+    )  # fmt: skip
+    few = train[: 20 * args.batch_size]
+    _, history = fit(op, **{"data": few}, optimizer=optax.adam(1e-9), num_epochs=3)
+    step = min(history.seconds[1:]) / (len(few) // args.batch_size)
+    epochs = max(round(args.seconds / (steps * step)), 1)
+    rate = optax.cosine_decay_schedule(args.learning_rate, epochs * steps)
+    began = time.perf_counter()
+    op, history = fit(op, optimizer=optax.adamw(rate, weight_decay=1e-4), num_epochs=epochs)
+    seconds = time.perf_counter() - began
+    row = {"medium": args.medium, "method": method, "seed": seed, "parameters": size, "steps": epochs * steps}
+    row |= {"seconds": round(seconds, 1), "u": float(no.evaluate(op, test)["relative_l2"].mean())}
+    if method == "dgno":
+        decoded = jax.jit(jax.vmap(lambda a: op.decode_input(op.encode(a))))(test.inputs)
+        row["a"] = float(jax.vmap(no.metrics.relative_l2)(decoded, test.inputs).mean())
+        no.save(args.output / f"{args.medium}_{method}_{seed}.safetensors", op)
+    return row
+
+
+def baselines(problem, train: Samples, test: Samples) -> dict[str, float]:
+    """Relative L2 errors of predictors without a network; the last one needs no labels either."""
+    even = jax.vmap(lambda a: problem.solve(np.ones_like(a)))(test.inputs[:1])[0]
+    rows = {
+        "training mean": no.baselines.training_mean(train),
+        "nearest neighbour": no.baselines.nearest_neighbour(train),
+        "linear POD map": no.baselines.linear_pod(train),
+        "constant coefficient": lambda a: even / a.mean(),
+    }
+    return {name: float(no.evaluate(op, test)["relative_l2"].mean()) for name, op in rows.items()}
+
+
+def table(rows: list[dict], trivial: dict[str, float]) -> str:
+    lines = [
+        "| method | labels | parameters | steps | seconds | error of u in % |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        runs = [row for row in rows if row["method"] == method]
+        u = 100 * np.array([row["u"] for row in runs])
+        spread = f" ± {u.std(ddof=1):.2f}" if len(u) > 1 else ""
+        labels = "yes" if method in LABELLED else "no"
+        steps, seconds = (f"{np.mean([row[name] for row in runs]):,.0f}" for name in ("steps", "seconds"))
+        lines.append(
+            f"| {method} | {labels} | {runs[0]['parameters']:,} | {steps} | {seconds} | {u.mean():.2f}{spread} |"
+        )
+    for name, error in trivial.items():
+        labels = "no" if name == "constant coefficient" else "yes"
+        lines.append(f"| {name} | {labels} | | | | {100 * error:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("medium", choices=("smooth", "two_phase"))
+    parser.add_argument("--methods", nargs="*", default=["dgno", "pi_deeponet", "pi_multionet"])
+    parser.add_argument("--seconds", type=float, default=240, help="of training, each")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--num-train", type=int, default=1000)
+    parser.add_argument("--num-test", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=50)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--num-centers", type=int, default=100)
+    parser.add_argument("--radius", type=float, default=1e-2)
+    parser.add_argument("--width", type=int, default=100, help="of DeepONet and MultiONet")
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--baselines", action="store_true")
+    parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--output", type=Path, default=Path("outputs/dgno"))
+    args = parser.parse_args()
+    problem, train, test = datasets(args)
+    record = args.output / f"{args.medium}.jsonl"
+    rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    for seed in range(args.seeds):
+        for method in args.methods:
+            if any((row["method"], row["seed"]) == (method, seed) for row in rows):
+                continue
+            rows.append(run(method, seed, problem, train, test, args))
+            print(rows[-1], flush=True)
+            with record.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    trivial = baselines(problem, train, test) if args.baselines else {}
+    print("\n" + table(rows, trivial))
+
+
+if __name__ == "__main__":
+    main()
