@@ -234,7 +234,7 @@ def encoder(
             shape[1],
             sizes(arrays, widths[-1])[0],
             [sizes(arrays, name)[0] for name in widths[:-1]],
-            conv_channels=[arrays[name].shape[0] for name in kernels],
+            conv_channels=[(arrays[name].shape or (1,))[0] for name in kernels],
             kernel_size=shape[2],
             stride=stride,
             **common,
@@ -273,4 +273,6 @@ def _spelled(activation: str) -> str:
 
 def _channels_first(weight: np.ndarray, channels: int) -> np.ndarray:
     """The columns of a first layer in the order of a field that was flattened with the channels first."""
+    if weight.shape[1] % channels:
+        return weight  # told from its shape
     return weight.reshape(len(weight), -1, channels).transpose(0, 2, 1).reshape(weight.shape)
