@@ -244,7 +244,7 @@ class PointEncoder(AbstractOperator):
 
     @property
     def envelope(self) -> Envelope:
-        return Envelope((1, 2, 3), BOUNDARIES, "consistent", order=1)
+        return Envelope((self.ndim,), BOUNDARIES, "consistent", order=1)
 
     def __call__(
         self,
