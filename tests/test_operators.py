@@ -16,7 +16,18 @@ import pytest
 import neuralops as no
 from neuralops.data import Normalized, Normalizer
 from neuralops.grid import Grid
-from neuralops.nn import ChannelMLP, GroupNorm, LayerNorm, Linear, MultigridConv, SoftGate, SpectralConv
+from neuralops.nn import (
+    ChannelMLP,
+    ConvEncoder,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    MLPEncoder,
+    MultigridConv,
+    PointEncoder,
+    SoftGate,
+    SpectralConv,
+)
 from neuralops.solvers import Chebyshev, Jacobi, Scaled
 
 key = jax.random.key(7)
@@ -26,12 +37,40 @@ COEFFICIENT = 1 + np.random.default_rng(0).uniform(size=BOX.shape)
 VARIED = no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))
 
 SCALE = Normalizer((1.0,), (2.0,), 1)
+NODES = Grid((4, 5), boundary="neumann")
+CLOUD, WANTED = np.random.default_rng(1).uniform(size=(2, 2, 5)).astype(np.float32)  # inside every domain below
 
-# Per class: makers of the operators to try, each with the shape of a field it takes.
+# Per class: makers of the operators to try, each with the shape of a field it takes. Extra inputs that an operator
+# cannot do without are fixed by `at`.
 EXAMPLES = {
     "At": [(lambda: no.at(Normalized(Linear(1, 1, key=key), SCALE, None), mask=np.arange(5) < 3), (1, 5))],
     "Chebyshev": [(lambda: Chebyshev(VARIED, 3, bounds=(0.1, 2.0)), (1, 6, 7))],
     "ChannelMLP": [(lambda: ChannelMLP(2, 3, 4, key=key), (2, 5, 6))],
+    "ConvEncoder": [
+        (lambda: ConvEncoder((7, 9), 2, 5, (6,), conv_channels=(3, 4), last_activation="tanh", key=key), (2, 7, 9)),
+        (lambda: ConvEncoder(11, 1, 3, (), conv_channels=(4,), kernel_size=5, stride=3, key=key), (1, 11)),
+    ],
+    "DeepONet": [
+        (lambda: no.DeepONet(NODES, 1, 2, 6, n_layers=2, last_activation="tanh", key=key), (1, 4, 5)),
+        (
+            lambda: no.at(
+                no.DeepONet(
+                    None,
+                    1,
+                    1,
+                    4,
+                    n_layers=2,
+                    branch_layers=0,
+                    encoder=PointEncoder(1, 4, (5,), key=key),
+                    domain=((-1, 1),) * 2,
+                    key=key,
+                ),
+                coords=CLOUD,
+                query=WANTED,
+            ),
+            (1, 5),
+        ),
+    ],
     "Diffusion": [
         (lambda: VARIED, (1, 6, 7)),
         (lambda: no.Diffusion(BOX), (1, 6, 7)),
@@ -58,6 +97,7 @@ EXAMPLES = {
     "Jacobi": [(lambda: Jacobi(VARIED), (1, 6, 7))],
     "LayerNorm": [(lambda: LayerNorm(3, (4, 5)), (3, 4, 5))],
     "Linear": [(lambda: Linear(2, 3, key=key), (2, 5))],
+    "MLPEncoder": [(lambda: MLPEncoder((2, 3), 2, 5, (6, 4), key=key), (2, 2, 3))],
     "MgNO": [
         (lambda: no.MgNO(1, 2, 4, n_layers=1, sweeps=((1, 1), (2, 0)), boundary=WALLS[:2], key=key), (1, 9, 8)),
         (
@@ -97,6 +137,48 @@ EXAMPLES = {
         (lambda: no.MultigridDirection(17, 14, 4, n_layers=2, key=key), (17, 5, 6)),
         (lambda: no.MultigridDirection(5, 5, 4, ndim=1, boundary="periodic", key=key), (5, 7)),
     ],
+    "MultiONet": [
+        (
+            lambda: no.MultiONet(
+                Grid((7, 9), boundary="dirichlet", centering="cell"),
+                1,
+                1,
+                6,
+                n_layers=4,
+                sum_layers=2,
+                encoder=ConvEncoder((7, 9), 1, 5, (6,), conv_channels=(3,), key=key),
+                factor="both",
+                chunk_size=20,
+                key=key,
+            ),
+            (1, 7, 9),
+        ),
+        (
+            lambda: no.at(
+                no.MultiONet(4, 2, 3, 5, n_layers=3, sum_layers=2, variant="x", branch_activation="silu_id", key=key),
+                query=WANTED,
+            ),
+            (2, 4),
+        ),
+        (
+            lambda: no.at(
+                no.MultiONet(
+                    None,
+                    1,
+                    2,
+                    4,
+                    n_layers=3,
+                    sum_layers=2,
+                    encoder=PointEncoder(1, 5, (6,), key=key),
+                    domain=((-1, 1),) * 2,
+                    key=key,
+                ),
+                coords=CLOUD,
+                query=WANTED,
+            ),
+            (1, 5),
+        ),
+    ],
     "MultigridConv": [
         (
             lambda: MultigridConv(
@@ -113,6 +195,7 @@ EXAMPLES = {
             (2, 6, 5, 4),
         ),
     ],
+    "PointEncoder": [(lambda: no.at(PointEncoder(2, 4, (6, 5), key=key), coords=CLOUD), (2, 5))],
     "Rollout": [(lambda: no.Rollout(Linear(2, 2, key=key), 3, recompute=True), (2, 5))],
     "Normalized": [(lambda: Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
     "Scaled": [(lambda: Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],

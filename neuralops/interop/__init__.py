@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["flax", "lineax", "scipy"]
+__all__ = ["flax", "lineax", "official", "scipy"]
 
 
 def grid_of(operator: Any) -> Any:

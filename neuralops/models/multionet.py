@@ -36,9 +36,9 @@ class MultiONet(BranchTrunk):
         G(u)(x) = (1 / L) sum_{k in the last L layers} w_k <b^(k), t^(k)> + b_0,
 
     where w_k and b_0 are trained and start at zero: so does the output, and the first step moves them alone.
-    Several output functions have their own w and b_0 and a share of the units each. In the variant `"x"` every number
-    of the branch's input goes through the branch alone, A^(k) `(numbers, width)`, and a linear map with a bias takes
-    (1 / L) sum_k <A^(k), t^(k)>, one number for each of them, to the outputs; it has no w.
+    Several output functions have their own w and b_0 and a share of the units each. In the variant `"x"` the values at
+    every sensor, or every number of the encoder's code, go through the branch alone, A^(k) `(sensors, width)`, and a
+    linear map with a bias takes (1 / L) sum_k <A^(k), t^(k)>, one number for each of them, to the outputs; it has no w.
 
     Input `(in_channels, *sensors)`, output `(out_channels, *points)` at `query` `(ndim, *points)`.
 
@@ -128,11 +128,12 @@ class MultiONet(BranchTrunk):
         self.chunk_size = None if chunk_size is None else count(chunk_size, "chunk_size")
         trunk_key, branch_key, head_key = jax.random.split(key, 3)
         self.trunk = dense((len(self.domain), *widths), trunk_key)
-        self.branch = dense((1 if variant == "x" else numbers, *widths), branch_key)
         plain = variant == "sum"
+        alone = 1 if encoder is not None else self.in_channels  # in the variant "x", at once through the branch
+        self.branch = dense((numbers if plain else alone, *widths), branch_key)
         self.weight = jnp.zeros((self.sum_layers, self.out_channels)) if plain else None
         self.bias = jnp.zeros(self.out_channels) if plain else None
-        self.head = None if plain else Linear(numbers, self.out_channels, key=head_key)
+        self.head = None if plain else Linear(numbers // alone, self.out_channels, key=head_key)
 
     @classmethod
     def paper(cls, name: str, *, key: Array, **changes: Any) -> MultiONet:
@@ -161,8 +162,8 @@ class MultiONet(BranchTrunk):
         return jnp.concatenate(self._layers(self.trunk, self.trunk_activation, x), -1)
 
     def code_of(self, v: Float[Array, " numbers"]) -> Float[Array, "terms out"]:
-        if self.head is not None:  # every number for itself; the linear map of the inner products goes into the code
-            layers = self._layers(self.branch, self.branch_activation, v[:, None])
+        if self.head is not None:  # every sensor for itself; the linear map of the inner products goes into the code
+            layers = self._layers(self.branch, self.branch_activation, v.reshape(-1, self.head.in_channels).T)
             return jnp.concatenate([layer.T @ self.head.weight.T for layer in layers]) / self.sum_layers
         assert self.weight is not None
         layers = self._layers(self.branch, self.branch_activation, v)
@@ -191,9 +192,10 @@ class DeepONet(BranchTrunk):
 
     **Arguments:** those of `MultiONet` that are named alike, and
 
-    - `n_layers`: linear maps of branch and of trunk.
-    - `last_activation`: after the last layer of both; `"identity"` in the code of the MultiONet authors, which this
-      library compares with. Other codes activate the trunk's.
+    - `n_layers`: linear maps of the trunk, and of the branch unless `branch_layers` says otherwise.
+    - `branch_layers`: linear maps of the branch; with 0 the encoder's code, of `hidden_channels` numbers, is all of it.
+    - `last_activation`: after the last layer of both, or a pair (trunk, branch); by default the trunk has its own, the
+      branch none, as in the code of DeepONet's and of MultiONet's authors.
 
     **Raises:** `ValueError`, as `MultiONet`.
     """
@@ -207,6 +209,7 @@ class DeepONet(BranchTrunk):
     out_channels: int = eqx.field(static=True)
     hidden_channels: int = eqx.field(static=True)
     n_layers: int = eqx.field(static=True)
+    branch_layers: int = eqx.field(static=True)
     trunk_activation: str = eqx.field(static=True)
     branch_activation: str = eqx.field(static=True)
     last_activation: tuple[str, str] = eqx.field(static=True)
@@ -223,9 +226,10 @@ class DeepONet(BranchTrunk):
         hidden_channels: int,
         *,
         n_layers: int = 5,
+        branch_layers: int | None = None,
         trunk_activation: str = "tanh_sin",
         branch_activation: str = "tanh_sin",
-        last_activation: Any = "identity",
+        last_activation: Any = None,
         encoder: Any = None,
         domain: Any = None,
         factor: Any = None,
@@ -233,7 +237,8 @@ class DeepONet(BranchTrunk):
         chunk_size: int | None = None,
         key: Array,
     ) -> None:
-        ends = (last_activation,) * 2 if isinstance(last_activation, str) else tuple(last_activation)
+        ends = (trunk_activation, "identity") if last_activation is None else last_activation
+        ends = (ends,) * 2 if isinstance(ends, str) else tuple(ends)
         for name in (trunk_activation, branch_activation, *ends):
             activation_named(name)
         if len(ends) != 2:
@@ -253,9 +258,16 @@ class DeepONet(BranchTrunk):
         self.encoder, self.domain = encoder, check_domain(domain, sensors)
         self.factor, self.lift = check_factor(factor, len(self.domain)), check_lift(lift)
         self.chunk_size = None if chunk_size is None else count(chunk_size, "chunk_size")
+        branch_layers = self.n_layers if branch_layers is None else count(branch_layers, "branch_layers", 0)
+        if not branch_layers and (encoder is None or numbers != self.hidden_channels):
+            raise ValueError(
+                f"branch_layers: expected 0 only with an encoder to {self.hidden_channels} numbers, hidden_channels, "
+                f"got {'no encoder' if encoder is None else f'one to {numbers}'}; give 1 or more."
+            )
+        self.branch_layers = branch_layers
         trunk_key, branch_key = jax.random.split(key)
         self.trunk = dense((len(self.domain), *widths), trunk_key)
-        self.branch = dense((numbers, *widths), branch_key)
+        self.branch = dense((numbers, *widths[:1] * self.branch_layers), branch_key)
         self.bias = jnp.zeros(self.out_channels)
 
     @property
@@ -266,7 +278,8 @@ class DeepONet(BranchTrunk):
         return activation_named(self.last_activation[0])(perceptron(self.trunk, self.trunk_activation, x))
 
     def code_of(self, v: Float[Array, " numbers"]) -> Float[Array, "terms out"]:
-        b = activation_named(self.last_activation[1])(perceptron(self.branch, self.branch_activation, v))
+        v = perceptron(self.branch, self.branch_activation, v) if self.branch else v
+        b = activation_named(self.last_activation[1])(v)
         share = self.hidden_channels // self.out_channels
         return b[:, None] * jnp.repeat(jnp.eye(self.out_channels, dtype=b.dtype), share, 0)
 

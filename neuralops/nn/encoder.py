@@ -22,9 +22,9 @@ from neuralops.operator import AbstractOperator, Envelope, check_field
 BOUNDARIES = ("periodic", "dirichlet", "neumann")
 
 
-def widths_of(value: Any, name: str) -> tuple[int, ...]:
-    """Widths of consecutive layers, at least one."""
-    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+def widths_of(value: Any, name: str, least: int = 1) -> tuple[int, ...]:
+    """Widths of consecutive layers, at least `least` of them."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) < least:
         raise ValueError(f"{name}: expected widths of layers, got {value!r}; give a tuple such as (512, 256).")
     return tuple(count(width, name) for width in value)
 
@@ -65,14 +65,14 @@ def check_sensors(u: Any, channels: int, sensors: tuple[int, ...], where: str) -
 class MLPEncoder(AbstractOperator):
     """A perceptron on the values at all sensors.
 
-    Input `(in_channels, *sensors)`, output `(1, out_channels)`; no activation after the last layer.
+    Input `(in_channels, *sensors)`, output `(1, out_channels)`.
 
     **Arguments:**
 
     - `sensors`: points per axis of the input, or their number.
     - `in_channels`, `out_channels`: channels of the input, numbers of the code.
-    - `hidden_channels`: widths of the layers between.
-    - `activation`: by name.
+    - `hidden_channels`: widths of the layers between; may be none.
+    - `activation`, `last_activation`: between the layers and after the last, by name.
 
     **Raises:** `ValueError` on arguments outside the above, and on a field that does not lie on the sensors.
     """
@@ -83,6 +83,7 @@ class MLPEncoder(AbstractOperator):
     out_channels: int = eqx.field(static=True)
     hidden_channels: tuple[int, ...] = eqx.field(static=True)
     activation: str = eqx.field(static=True)
+    last_activation: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -92,12 +93,15 @@ class MLPEncoder(AbstractOperator):
         hidden_channels: Sequence[int],
         *,
         activation: str = "silu",
+        last_activation: str = "identity",
         key: Array,
     ) -> None:
-        activation_named(activation)
+        for name in (activation, last_activation):
+            activation_named(name)
         self.sensors, self.activation = shape_of(sensors, "sensors"), activation
+        self.last_activation = last_activation
         self.in_channels, self.out_channels = count(in_channels, "in_channels"), count(out_channels, "out_channels")
-        self.hidden_channels = widths_of(hidden_channels, "hidden_channels")
+        self.hidden_channels = widths_of(hidden_channels, "hidden_channels", 0)
         first = self.in_channels * math.prod(self.sensors)
         self.layers = dense((first, *self.hidden_channels, self.out_channels), key)
 
@@ -107,16 +111,17 @@ class MLPEncoder(AbstractOperator):
 
     def __call__(self, u: Float[Array, " channels *sensors"], /, *, key: Array | None = None) -> Float[Array, "1 code"]:
         check_sensors(u, self.in_channels, self.sensors, "MLPEncoder")
-        return perceptron(self.layers, self.activation, u.reshape(1, -1))
+        return activation_named(self.last_activation)(perceptron(self.layers, self.activation, u.reshape(1, -1)))
 
 
 class ConvEncoder(AbstractOperator):
-    """Strided convolutions, then a perceptron: the encoder of DGNO's smooth Darcy problem (sheet, section 2).
+    """Strided convolutions, then a perceptron: the encoder of DGNO's smooth Darcy problem .
 
-    Input `(in_channels, *sensors)`, output `(1, out_channels)`. Every convolution has a kernel of 3 points an axis,
-    stride 2 and no padding: 29 -> 14 -> 6 -> 2. It counts points and is no operator on functions, hence locked.
+    Input `(in_channels, *sensors)`, output `(1, out_channels)`. The convolutions have no padding: 29 -> 14 -> 6 -> 2.
+    It counts points and is no operator on functions, hence locked.
 
-    **Arguments:** as in `MLPEncoder`, with `conv_channels`, the channels after each convolution.
+    **Arguments:** as in `MLPEncoder`, with `conv_channels`, the channels after each convolution, `kernel_size`, points
+    of a kernel along every axis, and `stride`.
 
     **Raises:** `ValueError` on arguments outside the above, on sensors too few for the convolutions, and on a field
     that does not lie on the sensors.
@@ -130,7 +135,10 @@ class ConvEncoder(AbstractOperator):
     out_channels: int = eqx.field(static=True)
     hidden_channels: tuple[int, ...] = eqx.field(static=True)
     conv_channels: tuple[int, ...] = eqx.field(static=True)
+    kernel_size: int = eqx.field(static=True)
+    stride: int = eqx.field(static=True)
     activation: str = eqx.field(static=True)
+    last_activation: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -140,27 +148,34 @@ class ConvEncoder(AbstractOperator):
         hidden_channels: Sequence[int],
         *,
         conv_channels: Sequence[int] = (64, 64, 64),
+        kernel_size: int = 3,
+        stride: int = 2,
         activation: str = "silu",
+        last_activation: str = "identity",
         key: Array,
     ) -> None:
-        activation_named(activation)
+        for name in (activation, last_activation):
+            activation_named(name)
         self.sensors, self.activation = shape_of(sensors, "sensors"), activation
+        self.kernel_size, self.stride = count(kernel_size, "kernel_size"), count(stride, "stride")
+        self.last_activation = last_activation
         self.in_channels, self.out_channels = count(in_channels, "in_channels"), count(out_channels, "out_channels")
-        self.hidden_channels = widths_of(hidden_channels, "hidden_channels")
+        self.hidden_channels = widths_of(hidden_channels, "hidden_channels", 0)
         self.conv_channels = widths_of(conv_channels, "conv_channels")
         points = self.sensors
         for _ in self.conv_channels:
-            points = tuple((n - 1) // 2 for n in points)
+            points = tuple((n - self.kernel_size) // self.stride + 1 for n in points)
         if min(points) < 1:
             raise ValueError(
-                f"conv_channels: expected few enough convolutions of stride 2 for sensors {self.sensors}, got "
+                f"conv_channels: expected few enough convolutions for sensors {self.sensors}, got "
                 f"{len(self.conv_channels)}; give fewer, or more sensors."
             )
         conv_key, dense_key = jax.random.split(key)
         kernels, biases, before = [], [], self.in_channels
+        window = (self.kernel_size,) * len(self.sensors)
         for channels, key in zip(self.conv_channels, jax.random.split(conv_key, len(self.conv_channels)), strict=True):
-            bound = 1 / math.sqrt(before * 3 ** len(self.sensors))  # PyTorch's default, as for Linear
-            shapes = (channels, before, *(3,) * len(self.sensors)), (channels,)
+            bound = 1 / math.sqrt(before * math.prod(window))  # PyTorch's default, as for Linear
+            shapes = (channels, before, *window), (channels,)
             kernel, bias = (
                 jax.random.uniform(k, shape, minval=-bound, maxval=bound)
                 for k, shape in zip(jax.random.split(key), shapes, strict=True)
@@ -179,9 +194,9 @@ class ConvEncoder(AbstractOperator):
         check_sensors(u, self.in_channels, self.sensors, "ConvEncoder")
         act = activation_named(self.activation)
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            u = jax.lax.conv_general_dilated(u[None], kernel, (2,) * len(self.sensors), "VALID")[0]
+            u = jax.lax.conv_general_dilated(u[None], kernel, (self.stride,) * len(self.sensors), "VALID")[0]
             u = act(u + bias.reshape(-1, *(1,) * len(self.sensors)))
-        return perceptron(self.layers, self.activation, u.reshape(1, -1))
+        return activation_named(self.last_activation)(perceptron(self.layers, self.activation, u.reshape(1, -1)))
 
 
 class PointEncoder(AbstractOperator):
@@ -229,7 +244,7 @@ class PointEncoder(AbstractOperator):
 
     @property
     def envelope(self) -> Envelope:
-        return Envelope((1, 2, 3), BOUNDARIES, "consistent", order=1)
+        return Envelope((self.ndim,), BOUNDARIES, "consistent", order=1)
 
     def __call__(
         self,

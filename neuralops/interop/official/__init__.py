@@ -1,0 +1,17 @@
+"""Weights that the authors of a method publish, in the operators of this library.
+
+One function a method. Each takes a mapping from the names of the authors' PyTorch parameters to arrays, whatever
+`np.asarray` takes, and gives the operator with the same outputs. Neither PyTorch nor a pickled file is read here:
+
+```python
+arrays = {name: x.numpy() for name, x in model.state_dict().items()}     # where PyTorch is; np.savez(path, **arrays)
+op = no.interop.official.multionet(arrays, trunk_activation="Tanh_Sin", branch_activation="Tanh_Sin")
+u = jax.vmap(lambda a: op(a[None], query=x.T))(inputs)                   # inputs (samples, sensors), x (points, ndim)
+```
+"""
+
+from neuralops.interop.official.branch_trunk import deeponet as deeponet
+from neuralops.interop.official.branch_trunk import encoder as encoder
+from neuralops.interop.official.branch_trunk import multionet as multionet
+
+__all__ = ["deeponet", "encoder", "multionet"]
