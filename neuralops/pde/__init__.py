@@ -1,6 +1,7 @@
 """Problems: a law for drawing inputs, the true solution operator, and a residual."""
 
 from neuralops.pde.burgers import Burgers
+from neuralops.pde.burgers_walls import BurgersWalls
 from neuralops.pde.darcy import Darcy, solve_diffusion
 from neuralops.pde.darcy_nodes import NodalDarcy
 from neuralops.pde.derivatives import second_derivatives, value_and_gradient
@@ -15,6 +16,7 @@ from neuralops.pde.weak_residuals import WeakBurgers, WeakDarcy, WeakStokes
 
 __all__ = [
     "Burgers",
+    "BurgersWalls",
     "Darcy",
     "GaussianRandomField",
     "Helmholtz",

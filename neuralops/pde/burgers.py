@@ -149,25 +149,38 @@ class Burgers(Problem):
         return 1e-10 if dtype == jnp.float64 else 1e-6
 
     def _integrate(self, u: Float[Array, "1 n"], scheme: str, rtol: float) -> Float[Array, "1 n"]:
-        """Integrates from 0 to the final time on the points that `u` has."""
-        n, dtype = u.shape[-1], u.dtype
-        k = 2 * np.pi / self.domain_extent * np.arange(n // 2 + 1)
-        # The last mode of an even grid has no sine, hence no derivative there, and counts once, not twice.
-        last = np.where((np.arange(k.size) == n // 2) & (n % 2 == 0), 0.5, 1.0)
-        decay = jnp.asarray(self.viscosity * k**2, dtype)
-        flux_factor = jnp.asarray(np.where(last < 1, 0.0, -0.5 * k), dtype)
-        y = _to_pair(jnp.fft.rfft(u[0], norm="forward") * jnp.asarray(last, dtype))
-        size = _l2(y)
-        finite = jnp.isfinite(size)
-        y = jnp.where(finite, y, 0)
-        scale = jnp.where(finite & (size > 0), size, 1)
-        shortest = 4 * float(jnp.finfo(dtype).eps) * self.final_time
+        return integrate(u[0], (self.final_time,), self.domain_extent, self.viscosity, scheme, rtol)
+
+
+def integrate(
+    u: Float[Array, " n"], times: tuple[float, ...], domain_extent: float, viscosity: float, scheme: str, rtol: float
+) -> Float[Array, "times n"]:
+    """The periodic solution at `times`, increasing and above 0, from u at time 0 on the points that `u` has.
+
+    `scheme` is `"tsit5"` or `"dopri5"`, `rtol` the error allowed per step relative to the initial root mean square.
+    NaN from where a run fails.
+    """
+    n, dtype = u.shape[-1], u.dtype
+    k = 2 * np.pi / domain_extent * np.arange(n // 2 + 1)
+    # The last mode of an even grid has no sine, hence no derivative there, and counts once, not twice.
+    last = np.where((np.arange(k.size) == n // 2) & (n % 2 == 0), 0.5, 1.0)
+    decay = jnp.asarray(viscosity * k**2, dtype)
+    flux_factor = jnp.asarray(np.where(last < 1, 0.0, -0.5 * k), dtype)
+    y = _to_pair(jnp.fft.rfft(u, norm="forward") * jnp.asarray(last, dtype))
+    size = _l2(y)
+    finite = jnp.isfinite(size)
+    y = jnp.where(finite, y, 0)
+    scale = jnp.where(finite & (size > 0), size, 1)
+
+    def advance(state: tuple[Array, Array], duration: Any) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        y, succeeded = state
+        shortest = 4 * float(jnp.finfo(dtype).eps) * duration
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(_advection),
             _IntegratingFactor(scheme),
             t0=0.0,
-            t1=jnp.asarray(self.final_time, dtype),
-            dt0=jnp.clip(0.01 * self.domain_extent / scale, shortest, self.final_time),
+            t1=jnp.asarray(duration, dtype),
+            dt0=jnp.clip(0.01 * domain_extent / scale, shortest, duration),
             y0=y,
             args=(decay, flux_factor),
             saveat=diffrax.SaveAt(t1=True),
@@ -178,9 +191,19 @@ class Burgers(Problem):
             throw=False,
         )
         assert solution.ys is not None
-        v = jnp.fft.irfft(_to_complex(solution.ys[0]) / jnp.asarray(last, dtype), n=n, norm="forward")
-        succeeded = finite & (solution.result == diffrax.RESULTS.successful)
-        return jnp.where(succeeded, v, jnp.nan)[None].astype(dtype)
+        succeeded = succeeded & (solution.result == diffrax.RESULTS.successful)
+        state = jnp.where(succeeded, solution.ys[0], 0), succeeded
+        return state, state
+
+    # One run from each time to the next: diffrax would draw a straight line between the ends of its own steps.
+    if len(times) == 1:
+        ys, succeeded = jax.tree.map(lambda x: x[None], advance((y, finite), times[0])[0])
+    else:
+        durations = jnp.asarray(np.diff(times, prepend=0.0), dtype)
+        ys, succeeded = jax.lax.scan(advance, (y, finite), durations)[1]
+    modes = jax.lax.complex(ys[:, 0], ys[:, 1]) / jnp.asarray(last, dtype)
+    v = jnp.fft.irfft(modes, n=n, norm="forward")
+    return jnp.where(succeeded[:, None], v, jnp.nan).astype(dtype)
 
 
 def _to_pair(c: Array) -> Array:
