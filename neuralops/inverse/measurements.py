@@ -103,6 +103,16 @@ class PointMeasurement(eqx.Module):
         return self.points.shape[1] if self.mask is None else int(np.sum(np.asarray(self.mask)))
 
     @property
+    def observed(self) -> Float[Array, " n"]:
+        """The values.
+
+        **Raises:** `ValueError` when there are none yet.
+        """
+        if self.values is None:
+            raise ValueError("values: expected values, got none yet; give them, or use simulate(truth, key=key).")
+        return self.values
+
+    @property
     def deviation(self) -> Float[Array, " n"]:
         """Of what is observed about what is predicted: noise and model error in quadrature."""
         return jnp.sqrt(self.noise**2 + self.model_error**2)
@@ -123,7 +133,7 @@ class PointMeasurement(eqx.Module):
 
     def misfit(self, model: Any, code: Float[Array, " code"]) -> Float[Array, " n"]:
         """(y - H(z)) / deviation at each point, zero where masked."""
-        difference = (self.values - self(model, code)) / self.deviation
+        difference = (self.observed - self(model, code)) / self.deviation
         return difference if self.mask is None else jnp.where(self.mask, difference, 0)
 
     def with_values(self, values: Any) -> PointMeasurement:
@@ -135,7 +145,7 @@ class PointMeasurement(eqx.Module):
         values = _plain(values, "values")
         if np.shape(values) != (n,):
             raise ValueError(
-                f"values: expected ({n},), one per point, got {np.shape(values)}; take a channel and flatten the points."
+                f"values: expected ({n},), one per point, got {np.shape(values)}; take one channel and flatten."
             )
         values = jnp.asarray(values)
         values = _finite(values if self.mask is None else jnp.where(self.mask, values, 0), "values")
@@ -143,9 +153,8 @@ class PointMeasurement(eqx.Module):
 
     def simulate(self, truth: Any, *, key: Array) -> PointMeasurement:
         """An experiment: the true values `(n,)` and a draw of the noise (no model error, for `truth` is no model's)."""
-        exact = self.with_values(truth)
-        noisy = exact.values + self.noise * jax.random.normal(key, exact.values.shape, exact.values.dtype)
-        return exact.with_values(noisy)
+        exact = self.with_values(truth).observed
+        return self.with_values(exact + self.noise * jax.random.normal(key, exact.shape, exact.dtype))
 
 
 def _plain(x: Any, name: str) -> Any:

@@ -33,8 +33,8 @@ class Posterior(eqx.Module):
       for, each to `(channels, *points)`. Its parameters stay as they are.
     - `prior`: a callable with a `size`, such as `Gaussian.fit(codes)`.
     - `measurements`: a `PointMeasurement` with values, or several.
-    - `physics`: a hashable function `(model, code) -> number`, the same at every call: a sampler cannot follow a density
-      whose centres are drawn anew. `None` without.
+    - `physics`: a hashable function `(model, code) -> number`, the same at every call: a sampler cannot follow a
+      density whose centres are drawn anew. `None` without.
     - `physics_weight`: see above.
 
     **Raises:** `ValueError` when these do not fit together.

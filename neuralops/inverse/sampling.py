@@ -55,8 +55,8 @@ def hmc(
 ) -> Draws:
     """Draws from a posterior by the no-U-turn sampler or by HMC with trajectories of a fixed number of steps.
 
-    Each chain finds its step size and mass matrix in its own warm-up (Stan's windows), then draws with these. All chains
-    run in one compiled program. Ctrl-C after the warm-up ends the run and keeps what was drawn.
+    Each chain finds its step size and mass matrix in its own warm-up (Stan's windows), then draws with these. All
+    chains run in one compiled program. Ctrl-C after the warm-up ends the run and keeps what was drawn.
 
     **Arguments:**
 
@@ -66,10 +66,11 @@ def hmc(
       `num_integration_steps` gradients, so that no chain waits for another one's longer trajectory.
     - `target_acceptance`: what the step size is tuned to; raise it (0.95) when draws diverge.
     - `dense`: a full mass matrix, for few unknowns that depend on each other strongly.
-    - `start`: `None` starts each chain at its own draw of the prior, which is wider than the posterior: only chains that
-      begin apart and come together say something by R-hat. An array `(size,)`, such as `prior.inverse(estimate.code)`,
-      starts all near it, `jitter` prior deviations apart: for posteriors so narrow that a warm-up from the prior is lost
-      in other modes, at the price of never seeing these. `(num_chains, size)` gives each its own.
+    - `start`: `None` starts each chain at its own draw of the prior, which is wider than the posterior: only chains
+      that begin apart and come together say something by R-hat. An array `(size,)`, such as
+      `prior.inverse(estimate.code)`, starts all near it, `jitter` prior deviations apart: for posteriors so narrow that
+      a warm-up from the prior is lost in other modes, at the price of never seeing these. `(num_chains, size)` gives
+      each its own.
     - `progress`: a bar on standard error.
 
     **Returns:** `Draws`.
@@ -183,7 +184,7 @@ def _warm_up(posterior: Posterior, starts: Array, keys: Array, num_steps: int, s
 def _advance(posterior: Posterior, states: Any, tuned: Any, keys: Array, settings: Settings) -> Any:
     algorithm = getattr(require("blackjax", "hmc"), settings.method)
 
-    def one(state: Any, step_size: Array, mass: Array, keys: Array) -> Any:
+    def move(state: Any, step_size: Array, mass: Array, keys: Array) -> Any:
         step = algorithm(posterior.log_density, step_size, mass, **settings.extra).step
 
         def body(state: Any, key: Array) -> Any:
@@ -192,4 +193,5 @@ def _advance(posterior: Posterior, states: Any, tuned: Any, keys: Array, setting
 
         return jax.lax.scan(body, state, keys)
 
-    return jax.vmap(one)(states, *tuned, keys)
+    step_size, mass = tuned
+    return jax.vmap(move)(states, step_size, mass, keys)

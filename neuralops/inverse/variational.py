@@ -33,7 +33,7 @@ def variational(
     num_steps: int = 2000,
     num_draws: int = 16,
     num_samples: int = 2000,
-    learning_rate: float = 0.02,
+    learning_rate: float = 0.05,
     start: Any = None,
     progress: bool = True,
 ) -> Draws:
@@ -63,7 +63,7 @@ def variational(
     num_steps, num_draws = count(num_steps, "num_steps"), count(num_draws, "num_draws")
     num_samples, progress = count(num_samples, "num_samples", 50), flag(progress, "progress")
     if isinstance(learning_rate, bool) or not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}; give 0.02.")
+        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}; give 0.05.")
     require("blackjax", "variational")
     mean = jnp.zeros(posterior.size) if start is None else check_start(posterior, start, ((posterior.size,),))
     pieces = math.ceil(num_steps / CHUNK)
