@@ -84,7 +84,7 @@ class PointMeasurement(eqx.Module):
             )
         n = shape[1]
         self.mask = _mask(mask, n)
-        at = slice(None) if self.mask is None else int(np.argmax(np.asarray(self.mask)))
+        at = 0 if self.mask is None else int(np.argmax(np.asarray(self.mask)))
         where = lambda x, filling: x if self.mask is None else jnp.where(self.mask, x, filling)
         raw = jnp.asarray(_plain(points, "points"))
         # A masked point moves onto one that counts, so that no NaN reaches a decoder or a gradient.

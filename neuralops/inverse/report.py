@@ -42,10 +42,12 @@ class Summary:
     - `field_rhat`: the largest R-hat of the coefficient at the points: codes may differ where coefficients agree.
     - `divergences`, `acceptance`: count and mean; `pareto_k`: of a variational fit.
     - `num_values`: how many values were observed.
-    - `noise_ratio`: root mean square of (y - H(z)) / deviation over draws, 1 where the noise is as stated.
-    - `noise_interval`: where it lies with probability 0.99 if model, prior and noise are right: under them |misfit|^2
-      of a draw is chi-squared with one degree of freedom per value.
-    - `noise_factor`: an estimate of true over stated deviation, freed of what the posterior itself adds.
+    - `misfit`: root mean square of (y - H(z)) / deviation over values and draws.
+    - `noise_ratio`: an estimate of true over stated deviation: |mean misfit|^2 over as many values as are left when the
+      variance that the posterior gives to them (`num_fitted`, as many as there are parameters in a linear problem of
+      many data) is taken off. NaN when not one is left.
+    - `noise_interval`: where it lies with a probability of 0.99, or a little more, if model, prior and noise are right:
+      from the chi-squared law of the values that are left.
     - `coverage`, `relative_error`: where the truth is given, the fraction of points whose band holds it, and
       |mean - truth| / |truth|.
     """
@@ -66,17 +68,19 @@ class Summary:
     acceptance: float | None
     pareto_k: float | None
     num_values: int
+    num_fitted: float
+    misfit: float
     noise_ratio: float
     noise_interval: tuple[float, float]
-    noise_factor: float
     model_error: bool
     coverage: float | None
     relative_error: float | None
 
     @property
     def noise_ok(self) -> bool:
-        """Whether the misfit is what the stated noise leads to expect."""
-        return self.noise_interval[0] <= self.noise_ratio <= self.noise_interval[1]
+        """Whether the misfit is what the stated noise leads to expect, or cannot say (`noise_ratio` is NaN)."""
+        low, high = self.noise_interval
+        return not (self.noise_ratio < low or self.noise_ratio > high)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -111,8 +115,8 @@ class Summary:
                 else "the noise is smaller than stated"
             )
             found.append(
-                f"Standardised misfit {self.noise_ratio:.2f} outside {low:.2f} to {high:.2f}: {cause}; the data look "
-                f"like {self.noise_factor:.2g} times the stated deviation."
+                f"The data look like {self.noise_ratio:.2g} times the stated deviation, outside {low:.2f} to {high:.2f}: "
+                f"{cause}."
             )
         if not self.model_error:
             found.append(
@@ -141,7 +145,11 @@ class Summary:
             lines.append(f"  variational fit   Pareto k {self.pareto_k:.2f}")
         low, high = self.noise_interval
         verdict = "as stated" if self.noise_ok else "NOT as stated"
-        lines.append(f"  noise             misfit {self.noise_ratio:.2f}, expected {low:.2f} to {high:.2f}: {verdict}")
+        if math.isnan(self.noise_ratio):
+            verdict = "cannot be told, the draws take up every value"
+        lines.append(
+            f"  noise             {self.noise_ratio:.2f} times the stated, expected {low:.2f} to {high:.2f}: {verdict}"
+        )
         if self.coverage is not None and self.relative_error is not None:
             lines.append(
                 f"  truth             {100 * self.coverage:.0f} % of it within the bands, relative error of the mean "
@@ -198,7 +206,6 @@ def summary(
         rhat, ess = convergence(draws.w)
         at_points = fields.reshape(*kept.shape[:2], -1)
         field_rhat = float(np.max(convergence(at_points)[0])) if kept.shape[1] >= 4 else math.nan
-    ratio, interval, factor = _noise(posterior, flat)
     phases = getattr(posterior.model, "phases", None)
     probability = None if phases is None else np.asarray((mean - phases[0]) / (phases[1] - phases[0]))
     return Summary(
@@ -218,9 +225,7 @@ def summary(
         acceptance=None if draws.acceptance is None else float(np.mean(np.asarray(draws.acceptance))),
         pareto_k=None if draws.pareto_k is None else float(draws.pareto_k),
         num_values=posterior.num_values,
-        noise_ratio=ratio,
-        noise_interval=interval,
-        noise_factor=factor,
+        **_noise(posterior, flat),
         model_error=any(bool(np.any(np.asarray(m.model_error) > 0)) for m in posterior.measurements),
         coverage=coverage,
         relative_error=error,
@@ -256,20 +261,23 @@ def check_level(level: Any) -> float:
 
 
 @eqx.filter_jit
-def _moments(posterior: Posterior, w: Array) -> tuple[Array, Array, Array]:
-    """Mean |misfit|^2 over draws, |mean misfit|^2, and the difference: the variance of the predictions."""
+def _moments(posterior: Posterior, w: Array) -> tuple[Array, Array]:
+    """|mean misfit|^2, and the variance of the misfit, which is that of the predictions, summed over values."""
     misfit = jax.lax.map(posterior.misfit, w, batch_size=min(32, len(w)))
     middle = misfit.mean(axis=0)
-    return jnp.sum(misfit**2) / len(w), jnp.sum(middle**2), jnp.sum((misfit - middle) ** 2) / len(w)
+    return jnp.sum(middle**2), jnp.sum((misfit - middle) ** 2) / len(w)
 
 
-def _noise(posterior: Posterior, w: Array) -> tuple[float, tuple[float, float], float]:
+def _noise(posterior: Posterior, w: Array) -> dict[str, Any]:
+    """Of a linear Gaussian problem E |mean misfit|^2 = n - fitted exactly, and its variance is at most twice that."""
     n = posterior.num_values
-    total, of_mean, spread = map(float, _moments(posterior, w))
-    low, high = chi2.interval(NOISE_LEVEL, n)
-    # Values are fitted by as many numbers as the predictions vary: the rest of the misfit is noise.
-    factor = math.sqrt(of_mean / (n - spread)) if spread < n else math.nan
-    return math.sqrt(total / n), (math.sqrt(low / n), math.sqrt(high / n)), factor
+    of_mean, fitted = map(float, _moments(posterior, w))
+    left = n - fitted
+    found: dict[str, Any] = {"num_fitted": fitted, "misfit": math.sqrt((of_mean + fitted) / n)}
+    if not left >= 1:
+        return found | {"noise_ratio": math.nan, "noise_interval": (math.nan, math.nan)}
+    low, high = (math.sqrt(float(x) / left) for x in chi2.interval(NOISE_LEVEL, left))
+    return found | {"noise_ratio": math.sqrt(of_mean / left), "noise_interval": (low, high)}
 
 
 def _range(x: np.ndarray) -> str:
