@@ -115,8 +115,8 @@ class Summary:
                 else "the noise is smaller than stated"
             )
             found.append(
-                f"The data look like {self.noise_ratio:.2g} times the stated deviation, outside {low:.2f} to {high:.2f}: "
-                f"{cause}."
+                f"The data look like {self.noise_ratio:.2g} times the stated deviation, outside {low:.2f} to "
+                f"{high:.2f}: {cause}."
             )
         if not self.model_error:
             found.append(
