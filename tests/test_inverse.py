@@ -10,7 +10,7 @@ from scipy.stats import kstest, norm
 from neuralops import inverse
 from neuralops.inverse import calibration, sampling
 
-POINTS = jnp.linspace(0, 1, 30)[None]
+POINTS = jnp.linspace(0, 0.6, 30)[None]
 QUERY = jnp.linspace(0, 1, 12)[None]
 CODE = jnp.array([0.6, -0.5, 0.3])
 RUN = {"num_chains": 4, "num_warmup": 200, "num_samples": 500, "method": "hmc", "num_integration_steps": 8}
@@ -83,7 +83,7 @@ def agrees(w, mean, covariance, draws):
 def test_hmc_has_the_moments_of_the_exact_posterior(posterior, drawn):
     rhat, ess = inverse.convergence(drawn.w)
     assert np.max(rhat) < 1.05
-    assert 200 < np.min(ess)
+    assert np.min(ess) > 200
     agrees(drawn.flat, *exact(posterior), min(np.min(ess), 2000))
     assert not np.any(drawn.divergent)
     assert 0.6 < np.mean(drawn.acceptance) < 1

@@ -39,7 +39,8 @@ class Summary:
       is one of the two: its deviation is |b - a| sqrt(p (1 - p)), and `std` that of p alone.
     - `rhat`, `ess`: `(size,)`, rank-normalised split R-hat and bulk effective sample size of the white noise (Vehtari
       et al. 2021); `None` for independent draws and for one chain.
-    - `field_rhat`: the largest R-hat of the coefficient at the points: codes may differ where coefficients agree.
+    - `field_rhat`: the largest R-hat of the coefficient at the points where it varies: codes may differ where
+      coefficients agree.
     - `divergences`, `acceptance`: count and mean; `pareto_k`: of a variational fit.
     - `num_values`: how many values were observed.
     - `misfit`: root mean square of (y - H(z)) / deviation over values and draws.
@@ -137,9 +138,10 @@ class Summary:
             lines.append(f"  phases            undecided (5 to 95 %) at {100 * unsure:.0f} % of the points")
         if self.rhat is not None and self.ess is not None:
             lines.append(
-                f"  convergence       R-hat at most {np.max(self.rhat):.3f} (coefficient {self.field_rhat:.3f}), "
-                f"effective draws at least {np.min(self.ess):.0f}"
+                f"  convergence       R-hat at most {np.max(self.rhat):.3f} "
+                f"(coefficient {self.field_rhat or math.nan:.3f}), effective draws at least {np.min(self.ess):.0f}"
             )
+        if self.acceptance is not None:
             lines.append(f"  transitions       {self.divergences} divergent, acceptance {self.acceptance:.2f}")
         if self.pareto_k is not None:
             lines.append(f"  variational fit   Pareto k {self.pareto_k:.2f}")
@@ -205,7 +207,9 @@ def summary(
     if draws.is_chain and draws.w.shape[0] > 1:
         rhat, ess = convergence(draws.w)
         at_points = fields.reshape(*kept.shape[:2], -1)
-        field_rhat = float(np.max(convergence(at_points)[0])) if kept.shape[1] >= 4 else math.nan
+        varies = np.ptp(np.asarray(at_points), axis=(0, 1)) > 0  # a constant has no R-hat
+        if kept.shape[1] >= 4 and varies.any():
+            field_rhat = float(np.max(convergence(at_points[..., varies])[0]))
     phases = getattr(posterior.model, "phases", None)
     probability = None if phases is None else np.asarray((mean - phases[0]) / (phases[1] - phases[0]))
     return Summary(

@@ -63,7 +63,8 @@ def hmc(
     - `posterior`: a `Posterior`.
     - `num_chains`, `num_warmup`, `num_samples`: chains, steps of warm-up and draws of each.
     - `method`: `"nuts"`, which chooses the length of each trajectory, or `"hmc"`, whose draws all cost
-      `num_integration_steps` gradients, so that no chain waits for another one's longer trajectory.
+      `num_integration_steps` gradients, so that no chain waits for another one's longer trajectory; their steps are
+      shortened by a random factor of up to 2.
     - `target_acceptance`: what the step size is tuned to; raise it (0.95) when draws diverge.
     - `dense`: a full mass matrix, for few unknowns that depend on each other strongly.
     - `start`: `None` starts each chain at its own draw of the prior, which is wider than the posterior: only chains
@@ -185,10 +186,11 @@ def _advance(posterior: Posterior, states: Any, tuned: Any, keys: Array, setting
     algorithm = getattr(require("blackjax", "hmc"), settings.method)
 
     def move(state: Any, step_size: Array, mass: Array, keys: Array) -> Any:
-        step = algorithm(posterior.log_density, step_size, mass, **settings.extra).step
-
         def body(state: Any, key: Array) -> Any:
-            state, info = step(key, state)
+            # Trajectories of one length come back to where they began if that is a period of the posterior.
+            stretch, key = jax.random.split(key)
+            share = jax.random.uniform(stretch, minval=0.5) if settings.method == "hmc" else 1.0
+            state, info = algorithm(posterior.log_density, share * step_size, mass, **settings.extra).step(key, state)
             return state, (state.position, info.is_divergent, info.acceptance_rate, info.num_integration_steps)
 
         return jax.lax.scan(body, state, keys)
