@@ -260,8 +260,8 @@ def test_summaries_and_studies_that_are_refused():
         inverse.summary(draws, posterior, POINTS, truth=np.zeros(30))
     with pytest.raises(ValueError, match=r"batch_size: expected a divisor of 10 experiments, got 4"):
         inverse.coverage_study(posterior, POINTS, key=jax.random.key(0), num_experiments=10, batch_size=4)
+    there = inverse.Posterior(MODEL, inverse.Normal(3), seen(), physics=residual, physics_weight=1.0)
     with pytest.raises(ValueError, match=r"posterior: expected one without physics"):
-        there = inverse.Posterior(MODEL, inverse.Normal(3), seen(), physics=residual, physics_weight=1.0)
         inverse.coverage_study(there, POINTS, key=jax.random.key(0))
 
 
