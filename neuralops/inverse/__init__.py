@@ -1,0 +1,34 @@
+"""Inverse problems over the latent of a generative operator: what was observed, priors, posteriors, reports."""
+
+from neuralops.inverse.calibration import Calibration, coverage_study
+from neuralops.inverse.draws import Draws
+from neuralops.inverse.flow import Flow, fit_flow
+from neuralops.inverse.measurements import PointMeasurement, noise_of
+from neuralops.inverse.point_estimate import PointEstimate, point_estimate
+from neuralops.inverse.posterior import Posterior
+from neuralops.inverse.priors import AbstractPrior, Gaussian, Normal, Uniform
+from neuralops.inverse.report import Summary, convergence, summary
+from neuralops.inverse.sampling import hmc
+from neuralops.inverse.variational import variational
+
+__all__ = [
+    "AbstractPrior",
+    "Calibration",
+    "Draws",
+    "Flow",
+    "Gaussian",
+    "Normal",
+    "PointEstimate",
+    "PointMeasurement",
+    "Posterior",
+    "Summary",
+    "Uniform",
+    "convergence",
+    "coverage_study",
+    "fit_flow",
+    "hmc",
+    "noise_of",
+    "point_estimate",
+    "summary",
+    "variational",
+]

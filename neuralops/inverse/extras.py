@@ -1,0 +1,20 @@
+"""The libraries of the extra `inverse`, imported when they are first used so that `import neuralops` needs none."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def require(name: str, purpose: str) -> Any:
+    """A module of the extra.
+
+    **Raises:** `ImportError` naming the extra when it is missing.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        library = name.partition(".")[0]
+        raise ImportError(
+            f"{purpose} needs {library}; install it with `pip install neuralops-jax[inverse]`."
+        ) from error
