@@ -122,7 +122,7 @@ def test_gradients_are_finite_differences(name, x64):
     value_and_slope = jax.jit(jax.value_and_grad(value))
     h = 1e-6
     (high, _), (low, _), (_, exact) = (value_and_slope(t) for t in (h, -h, 0.0))
-    assert float(exact) == pytest.approx((high - low) / (2 * h), rel=2e-6)
+    assert float(exact) == pytest.approx(float(high - low) / (2 * h), rel=2e-6)
     assert abs(float(exact)) > 1e-3
 
 
