@@ -31,7 +31,7 @@ def test_baselines_on_a_field_that_is_linear_in_the_input():
     module = load("deeponet_unaligned")
     strengths = 3 + 0.5 * RNG.normal(size=40)
     inputs = (strengths[:, None] * np.linspace(1, 2, 9) + 1)[:, None].astype("float32")
-    places = [RNG.uniform(size=(2, RNG.integers(30, 60))).astype("float32") for _ in strengths]
+    places = [RNG.uniform(size=(2, RNG.integers(100, 150))).astype("float32") for _ in strengths]
     values = [hills(x.astype(float), s)[None] for x, s in zip(places, strengths, strict=True)]
     data = module.Data(inputs, places, values, np.zeros((40, 1, 4, 4)), no.Grid((4, 4)))
     rules = module.baselines(data)
