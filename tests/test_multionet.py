@@ -71,21 +71,11 @@ def multionet(op, v, x):
     return out / op.sum_layers + np.asarray(op.bias)[:, None]
 
 
+SMALL = {"sensors": 3, "in_channels": 1, "out_channels": 1, "hidden_channels": 4, "n_layers": 4, "sum_layers": 2}
+
+
 def small(**changes):
-    return weighted(
-        no.MultiONet(
-            **{
-                "sensors": 3,
-                "in_channels": 1,
-                "out_channels": 1,
-                "hidden_channels": 4,
-                "n_layers": 4,
-                "sum_layers": 2,
-                "key": KEY,
-                **changes,
-            }
-        )
-    )
+    return weighted(no.MultiONet(**SMALL | changes, key=KEY))
 
 
 # The networks themselves.
