@@ -132,6 +132,17 @@ def test_samples_are_solutions_and_make_a_file(coarse, tmp_path):
     np.testing.assert_array_equal(source.load().query, samples.query)
 
 
+def test_the_script_writes_both_splits_once(tmp_path, monkeypatch, capsys):
+    arguments = ["--spacing", "0.15", "--num-train", "2", "--num-test", "1", "--no-progress", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["stokes_cylinder.py", *arguments])
+    stokes_cylinder.main()
+    train, test = (no.data.open(tmp_path / f"stokes_cylinder_{split}.h5") for split in ("train", "test"))
+    assert (len(train), len(test)) == (2, 1)
+    assert not np.array_equal(train[0]["inputs"], test[0]["inputs"])
+    stokes_cylinder.main()
+    assert capsys.readouterr().out.count("there already") == 2
+
+
 def test_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "skfem", None)
     with pytest.raises(ModuleNotFoundError, match=r"neuralops-jax\[fem\]"):
