@@ -39,17 +39,17 @@ class NodalDarcy(Problem):
       with the sides L_i (in one dimension without the cosine). This is the family of the DGNO line (Zang and
       Koutsourelakis 2025, arXiv 2502.06250) as far as it is known to us; the range is our own. a is at least 0.1 for
       every w; from [pi, 2 pi] each term makes between half a wave and a whole one, which 29 nodes cut into 28
-      spacings or more. The mean u of 100 draws misses the others by 22 % (by 15 % scaled to the size of each), so u is
-      neither always the same nor rough. `frequencies=(2 * math.pi, 3 * math.pi)` shifts the law, for tests off the
-      training distribution.
+      spacings or more: cubics in place of the formula change u by at most 3.4e-5 of its size. The mean u of 100 draws
+      misses the others by 22 % (by 15 % scaled to the size of each), so u is neither always the same nor rough.
+      `frequencies=(2 * math.pi, 3 * math.pi)` shifts the law, for tests off the training distribution.
     - `"two_phase"`: the value of the nearest node, constant on the cells around the nodes; `values[0]` where a Gaussian
       random field with Neumann boundary and no constant mode is at least 0, `values[1]` elsewhere.
 
     Solved by `solve_diffusion` on 2 (n - 1) `refine` cells per axis, which the jumps of two phases do not cut, and
-    read at the nodes, corners of these cells, by cubics. Relative error in u at 29 x 29 nodes with `refine` 2, 4
-    and 8, four draws against 16 cells, the worst: smooth 1.8e-4, 4.4e-5, 1.1e-5 (order 2.0); two phases 10 and 5:
-    4.6e-4, 1.3e-4, 2.8e-5 (order about 1.8, as four cells of two phases may meet in a corner). The default takes
-    about 10 ms a sample on two cores, in float64.
+    read at the nodes, corners of these cells, by cubics. Relative error in u at 29 x 29 nodes with `refine` 2 and 4,
+    the worst of four draws against 16: smooth 1.8e-4 and 4.4e-5 (order 2.0); two phases 10 and 5: 4.6e-4 and
+    1.3e-4 (order about 1.8, as four cells of two phases may meet in a corner). The default takes about 10 ms a
+    sample on two cores, in float64.
 
     `residual(a, u)` is u minus the solution of the same equation on cells of half the width: three quarters of the
     error of `solve`, and the error in any u that is further off. `relative_residual` divides it by u; over 100
