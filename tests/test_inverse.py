@@ -11,7 +11,7 @@ from neuralops import inverse
 from neuralops.inverse import calibration, sampling
 
 POINTS = jnp.linspace(0, 0.6, 30)[None]
-QUERY = jnp.linspace(0, 1, 12)[None]
+QUERY = jnp.linspace(0.05, 0.95, 12)[None]
 CODE = jnp.array([0.6, -0.5, 0.3])
 RUN = {"num_chains": 4, "num_warmup": 200, "num_samples": 500, "method": "hmc", "num_integration_steps": 8}
 RUN |= {"progress": False}

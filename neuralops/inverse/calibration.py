@@ -81,7 +81,8 @@ def coverage_study(
     **Arguments:**
 
     - `posterior`: its model, prior, points, noise and masks are used, its values are not.
-    - `query`: where bands of the coefficient are looked at, `(ndim, *points)`.
+    - `query`: where bands of the coefficient are looked at, `(ndim, *points)`: points where it varies, for where it is
+      always the same every band holds it.
     - `num_experiments`, `batch_size`: how many, and how many at once; the latter divides the former.
     - `level`: of the bands.
     - `num_chains`, `num_warmup`, `num_samples`, `method`, `num_integration_steps`, `target_acceptance`, `dense`: as in

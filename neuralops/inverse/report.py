@@ -209,7 +209,8 @@ def summary(
         at_points = fields.reshape(*kept.shape[:2], -1)
         varies = np.ptp(np.asarray(at_points), axis=(0, 1)) > 0  # a constant has no R-hat
         if kept.shape[1] >= 4 and varies.any():
-            field_rhat = float(np.max(convergence(at_points[..., varies])[0]))
+            diagnostics = require("blackjax.diagnostics", "summary")
+            field_rhat = float(np.max(np.asarray(_rhat(at_points[..., varies], diagnostics))))
     phases = getattr(posterior.model, "phases", None)
     probability = None if phases is None else np.asarray((mean - phases[0]) / (phases[1] - phases[0]))
     return Summary(
@@ -248,13 +249,18 @@ def convergence(w: Any) -> tuple[np.ndarray, np.ndarray]:
             f"w: expected (chains, draws, size) with two chains and four draws or more, got {w.shape}; draw more."
         )
     diagnostics = require("blackjax.diagnostics", "convergence")
-    rhat, ess = _diagnose(w, diagnostics)
+    rhat, ess = _rhat(w, diagnostics), _ess(w, diagnostics)
     return np.asarray(rhat).reshape(-1), np.asarray(ess).reshape(-1)
 
 
 @eqx.filter_jit
-def _diagnose(w: Array, diagnostics: Any) -> tuple[Array, Array]:
-    return diagnostics.rhat(w), diagnostics.ess_bulk(w)
+def _rhat(w: Array, diagnostics: Any) -> Array:
+    return diagnostics.rhat(w)
+
+
+@eqx.filter_jit
+def _ess(w: Array, diagnostics: Any) -> Array:
+    return diagnostics.ess_bulk(w)
 
 
 def check_level(level: Any) -> float:
