@@ -1,6 +1,6 @@
 """A two-phase medium from 100 noisy values of the pressure: not one answer but a posterior.
 
-    python examples/dgno_inverse.py                                   # a minute on two cores, a roughly trained operator
+    python examples/dgno_inverse.py        # about a minute on two cores, with a roughly trained operator
     python examples/dgno_forward.py --medium two_phase --num-epochs 150 --output outputs/two_phase
     python examples/dgno_inverse.py --operator outputs/two_phase/dgno.safetensors
 
