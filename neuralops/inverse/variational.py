@@ -49,8 +49,8 @@ def variational(
     - `posterior`: a `Posterior`.
     - `family`: `"mean_field"` or `"full_rank"`.
     - `num_steps`, `num_draws`: steps, and draws of q for each gradient.
-    - `learning_rate`: Adam's first one; by default 0.05, and 0.1 / sqrt(size) in `"full_rank"` of more than 4 unknowns,
-      whose factor becomes singular when whole rows of it move at once.
+    - `learning_rate`: Adam's first one; by default 0.05, and 0.2 / size in `"full_rank"` of more than 4 unknowns, whose
+      triangular factor becomes singular when whole rows of it move at once; such fits need more steps.
     - `num_samples`: draws handed back.
     - `start`: the first mean, `(size,)` in white noise; zero by default, the prior's mean.
     - `progress`: a bar on standard error. Ctrl-C ends the fit and keeps where it was.
@@ -65,7 +65,7 @@ def variational(
     num_steps, num_draws = count(num_steps, "num_steps"), count(num_draws, "num_draws")
     num_samples, progress = count(num_samples, "num_samples", 50), flag(progress, "progress")
     if learning_rate is None:
-        learning_rate = 0.05 if family == "mean_field" else 0.1 / max(4, posterior.size) ** 0.5
+        learning_rate = 0.05 if family == "mean_field" else 0.2 / max(4, posterior.size)
     if isinstance(learning_rate, bool) or not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}; give 0.05.")
     require("blackjax", "variational")
