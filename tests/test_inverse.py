@@ -4,7 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 import pytest
+from flowjax import flows
+from flowjax.bijections import Affine
+from flowjax.distributions import StandardNormal
 from scipy.stats import kstest, norm
 
 from neuralops import inverse
@@ -312,3 +316,35 @@ def test_a_flow_learns_a_banana():
     np.testing.assert_allclose(jax.vmap(flow)(jax.vmap(flow.inverse)(fresh[:50])), fresh[:50], atol=1e-3)
     samples = np.asarray(jax.vmap(flow.sample)(jax.random.split(jax.random.key(3), 4000)))
     np.testing.assert_allclose(np.corrcoef(samples[:, 0] ** 2, samples[:, 1])[0, 1], np.sqrt(2 / 3), atol=0.08)
+
+
+BENT = jnp.tanh(jax.random.normal(jax.random.key(0), (60, 2)) @ jnp.array([[0.8, 0.3], [0.0, 0.4]]))
+
+
+def test_the_density_of_a_flow_is_that_of_its_map():
+    random = flows.coupling_flow(
+        jax.random.key(1), base_dist=StandardNormal((2,)), transformer=Affine(), flow_layers=2, nn_width=4, invert=False
+    )
+    flow = inverse.Flow(paramax.unwrap(random).bijection, inverse.Gaussian.fit(BENT), ())
+    w = jnp.array([0.7, -1.1])
+
+    @eqx.filter_jit
+    def seen_from_both_sides(flow, w):
+        code, slopes = flow(w), jax.jacobian(flow)(w)
+        return flow.inverse(code), jnp.linalg.slogdet(slopes)[1], flow.log_density(code), code - flow.gaussian(w)
+
+    back, slope, log_density, bent = seen_from_both_sides(flow, w)
+    np.testing.assert_allclose(back, w, atol=1e-4)
+    np.testing.assert_allclose(log_density, np.sum(norm.logpdf(w)) - slope, rtol=1e-4)
+    assert np.max(np.abs(bent)) > 1e-3
+    with pytest.raises(ValueError, match="log_density: expected all 2 directions, got 1"):
+        eqx.tree_at(lambda f: f.gaussian.factor, flow, flow.gaussian.factor[:, :1]).log_density(w)
+
+
+def test_fitting_a_flow_gains_likelihood():
+    codes = BENT.at[:, 1].set(BENT[:, 0] ** 2 + 0.1 * BENT[:, 1])
+    flow = inverse.fit_flow(
+        codes, key=jax.random.key(1), layers=2, width=8, knots=3, max_epochs=30, learning_rate=0.02, progress=False
+    )
+    losses = dict(flow.losses)["train"]
+    assert np.mean(losses[-3:]) < losses[0] - 0.3

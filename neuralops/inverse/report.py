@@ -105,8 +105,8 @@ class Summary:
             )
         if self.pareto_k is not None and not self.pareto_k <= PARETO_K:
             found.append(
-                f"Pareto k is {self.pareto_k:.2f}: the fitted Gaussian misses parts of the posterior; use hmc, or more "
-                "steps."
+                f"Pareto k is {self.pareto_k:.2f}: the fitted Gaussian misses parts of the posterior; use hmc, more "
+                "steps, or a lower learning_rate."
             )
         if not self.noise_ok:
             low, high = self.noise_interval

@@ -33,7 +33,7 @@ def variational(
     num_steps: int = 2000,
     num_draws: int = 16,
     num_samples: int = 2000,
-    learning_rate: float = 0.05,
+    learning_rate: float | None = None,
     start: Any = None,
     progress: bool = True,
 ) -> Draws:
@@ -48,7 +48,9 @@ def variational(
 
     - `posterior`: a `Posterior`.
     - `family`: `"mean_field"` or `"full_rank"`.
-    - `num_steps`, `num_draws`, `learning_rate`: steps, draws of q for each gradient, and Adam's first rate.
+    - `num_steps`, `num_draws`: steps, and draws of q for each gradient.
+    - `learning_rate`: Adam's first one; by default 0.05, and 0.2 / size in `"full_rank"` of more than 4 unknowns, whose
+      triangular factor becomes singular when whole rows of it move at once; such fits need more steps.
     - `num_samples`: draws handed back.
     - `start`: the first mean, `(size,)` in white noise; zero by default, the prior's mean.
     - `progress`: a bar on standard error. Ctrl-C ends the fit and keeps where it was.
@@ -62,6 +64,8 @@ def variational(
         raise ValueError(f"family: expected one of {FAMILIES}, got {family!r}; use one of these words.")
     num_steps, num_draws = count(num_steps, "num_steps"), count(num_draws, "num_draws")
     num_samples, progress = count(num_samples, "num_samples", 50), flag(progress, "progress")
+    if learning_rate is None:
+        learning_rate = 0.05 if family == "mean_field" else 0.2 / max(4, posterior.size)
     if isinstance(learning_rate, bool) or not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ValueError(f"learning_rate: expected a positive number, got {learning_rate!r}; give 0.05.")
     require("blackjax", "variational")
@@ -96,7 +100,11 @@ def _algorithm(posterior: Posterior, settings: tuple[Any, ...]) -> Any:
 
 @eqx.filter_jit
 def _begin(posterior: Posterior, mean: Array, settings: tuple[Any, ...]) -> Any:
-    return _algorithm(posterior, settings).init(mean)._replace(mu=mean)
+    state = _algorithm(posterior, settings).init(mean)._replace(mu=mean)
+    if settings[0] == "mean_field":
+        return state
+    # As narrow as the mean-field fit begins: from the prior's width the first gradients are those of far tails.
+    return state._replace(chol_params=state.chol_params.at[: mean.size].set(-2))
 
 
 @eqx.filter_jit
