@@ -1,5 +1,6 @@
 """Problems: a law for drawing inputs, the true solution operator, and a residual."""
 
+from neuralops.pde.balanced import BalancedDarcy
 from neuralops.pde.burgers import Burgers
 from neuralops.pde.burgers_walls import BurgersWalls
 from neuralops.pde.darcy import Darcy, solve_diffusion
@@ -15,6 +16,7 @@ from neuralops.pde.weak_form import Patches, TestFunctions, wendland, wendland_g
 from neuralops.pde.weak_residuals import WeakBurgers, WeakDarcy, WeakStokes
 
 __all__ = [
+    "BalancedDarcy",
     "Burgers",
     "BurgersWalls",
     "Darcy",

@@ -28,7 +28,8 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     """The output of an operator for one sample as functions of points `(ndim, *points)`, encoded once.
 
     `"u"` is the whole output; `"velocity"` and `"pressure"` are its first channels, one for each coordinate, and its
-    last. An operator with `decode_flux` (`DGNO`) gives `"flux"`, also called `"stress"`, one with `decode_input` `"a"`.
+    last. An operator with `decode_flux` (`DGNO`) gives `"flux"`, also called `"stress"` and `"potential"`, one with
+    `decode_input` `"a"`.
     """
     if not callable(getattr(op, "decode", None)):
         return {"u": lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)}
@@ -40,7 +41,8 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     fields: dict[str, Callable[[Any], Any]] = {"u": lambda x: op.decode(code, x)}
     fields["velocity"] = lambda x: op.decode(code, x)[: x.shape[0]]
     fields["pressure"] = lambda x: op.decode(code, x)[-1:]
-    for name, half in (("flux", "decode_flux"), ("stress", "decode_flux"), ("a", "decode_input")):
+    halves = {"flux": "decode_flux", "stress": "decode_flux", "potential": "decode_flux", "a": "decode_input"}
+    for name, half in halves.items():
         if callable(getattr(op, half, None)):
             fields[name] = lambda x, half=half: getattr(op, half)(code, x)  # type: ignore[misc]
     return fields
@@ -118,7 +120,7 @@ def virtual_observables(
     **Arguments:**
 
     - `equation`: with `draw(key, dtype)` and `residuals(patches, a, fields)`, such as `pde.WeakDarcy`,
-      `pde.WeakBurgers`, `pde.WeakStokes` or their strong forms.
+      `pde.WeakBurgers`, `pde.WeakStokes`, `pde.BalancedDarcy` or a strong form.
     - `order`: how an input on a grid is read between its nodes: 3 cubic, 1 linear, 0 nearest (two phases).
     - `reduction`: of the residuals of a batch, by name: `"norm"`, the mean over samples of the 2-norm over test
       functions (the authors' loss for primal forms, not squared and not divided by their number), or `"mean_square"`.
