@@ -48,19 +48,18 @@ class Factored(no.AbstractOperator):
         return self.op(u) * np.outer(*wave).astype(np.float32)
 
 
-def datasets(args: argparse.Namespace) -> tuple[no.pde.NodalDarcy, Samples, Samples]:
-    """Inputs for training, with labels where they are wanted, and labelled test samples; kept on disk."""
+def datasets(args: argparse.Namespace) -> tuple[no.pde.NodalDarcy, Samples, Samples, Samples]:
+    """Inputs without labels, labelled samples and test samples; the labels are kept on disk."""
     problem = no.pde.NodalDarcy((29, 29), medium=args.medium)
     args.output.mkdir(parents=True, exist_ok=True)
-    test = no.data.generate(problem, key=2, num_samples=args.num_test, path=args.output / f"{args.medium}_test").load()
+    solved = functools.partial(no.data.generate, problem, progress=args.progress)
+    test = solved(key=2, num_samples=args.num_test, path=args.output / f"{args.medium}_test").load()
+    labelled = test[:1]
     if set(args.methods) & set(LABELLED) or args.baselines:
-        path = args.output / f"{args.medium}_train"
-        train = no.data.generate(problem, key=1, num_samples=args.num_train, path=path).load()
-    else:
-        draws = jax.jit(jax.vmap(problem.sample))(jax.random.split(jax.random.key(1), args.num_train))
-        train = Samples(np.asarray(draws))
+        labelled = solved(key=3, num_samples=args.num_labelled, path=args.output / f"{args.medium}_train").load()
+    draws = jax.jit(jax.vmap(problem.sample))(jax.random.split(jax.random.key(1), args.num_train))
     single = lambda samples: samples.map(lambda x: np.asarray(x, np.float32))
-    return problem, single(train), single(test)
+    return problem, Samples(np.asarray(draws, np.float32)), single(labelled), single(test)
 
 
 def build(method: str, problem: no.pde.NodalDarcy, key: jax.Array, args: argparse.Namespace) -> tuple:
@@ -117,8 +116,6 @@ def label_free(balanced: bool, args: argparse.Namespace, forcing: float):
 def run(method: str, seed: int, problem, train: Samples, test: Samples, args: argparse.Namespace) -> dict:
     op, objective = build(method, problem, jax.random.key(seed), args)
     size = sum(leaf.size for leaf in jax.tree.leaves(op))
-    if method not in LABELLED:
-        train = Samples(train.inputs)
     steps = len(train) // args.batch_size
     fit = functools.partial(
         no.fit, data=train, objective=objective, batch_size=args.batch_size, key=jax.random.key(100 + seed),
@@ -179,7 +176,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=["dgno", "pi_deeponet", "pi_multionet"])
     parser.add_argument("--seconds", type=float, default=240, help="of training, each")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--num-train", type=int, default=1000)
+    parser.add_argument("--num-train", type=int, default=4000, help="inputs of the methods without labels")
+    parser.add_argument("--num-labelled", type=int, default=1000)
     parser.add_argument("--num-test", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=50)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -191,18 +189,18 @@ def main() -> None:
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("outputs/dgno"))
     args = parser.parse_args()
-    problem, train, test = datasets(args)
+    problem, train, labelled, test = datasets(args)
     record = args.output / f"{args.medium}.jsonl"
     rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     for seed in range(args.seeds):
         for method in args.methods:
             if any((row["method"], row["seed"]) == (method, seed) for row in rows):
                 continue
-            rows.append(run(method, seed, problem, train, test, args))
+            rows.append(run(method, seed, problem, labelled if method in LABELLED else train, test, args))
             print(rows[-1], flush=True)
             with record.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
-    trivial = baselines(problem, train, test) if args.baselines else {}
+    trivial = baselines(problem, labelled, test) if args.baselines else {}
     print("\n" + table(rows, trivial))
 
 

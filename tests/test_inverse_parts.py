@@ -284,3 +284,49 @@ def test_an_estimate_that_is_not_finite_stops():
 
     with pytest.raises(FloatingPointError, match="the loss is not finite within 20 steps"):
         inverse.point_estimate(Broken(), seen(), key=jax.random.key(0), num_steps=20, **QUIET)
+
+
+class Phases(eqx.Module):
+    """Two phases whose probability is the code itself, at every point."""
+
+    phases: tuple = eqx.field(static=True, default=(10.0, 5.0))
+
+    def decode(self, code, query):
+        return jnp.broadcast_to(code[:1], (1, query.shape[1]))
+
+    def decode_input(self, code, query):
+        return 10 - 5 * jnp.clip(self.decode(code, query), 0, 1)
+
+
+@pytest.mark.parametrize(("share", "band", "mass"), [(0.5, (5, 10), 1.0), (0.99, (5, 5), 0.99), (0.02, (10, 10), 0.98)])
+def test_bands_of_two_phases_are_values_of_the_pixel(share, band, mass):
+    seen = inverse.PointMeasurement(jnp.zeros((1, 2)), jnp.zeros(2), noise=1.0)
+    posterior = inverse.Posterior(Phases(), inverse.Normal(1), seen)
+    draws = inverse.Draws(jnp.full((2, 20, 1), share), "exact")
+    result = inverse.summary(draws, posterior, jnp.zeros((1, 3)), truth=np.full((1, 3), 5.0))
+    assert (result.lower[0, 0], result.upper[0, 0]) == band
+    assert result.band_mass == pytest.approx(mass, abs=1e-6)
+    assert result.coverage == float(band[0] == 5)
+    np.testing.assert_allclose(result.phase_probability, share, rtol=1e-4)
+
+
+def test_the_deviation_about_the_mean_widens_the_bands():
+    class Plain(eqx.Module):
+        def decode(self, code, query):
+            return jnp.broadcast_to(code[:1], (1, query.shape[1]))
+
+        decode_input = decode
+
+    seen = inverse.PointMeasurement(jnp.zeros((1, 2)), jnp.zeros(2), noise=1.0)
+    posterior = inverse.Posterior(Plain(), inverse.Normal(1), seen)
+    draws = inverse.Draws(3 * jax.random.normal(jax.random.key(0), (4, 1000, 1)), "exact")
+    query = jnp.zeros((1, 2))
+    widths = [
+        float(np.mean(result.upper - result.lower))
+        for result in (
+            inverse.summary(draws, posterior, query, deviation=deviation, max_draws=4000) for deviation in (0.0, 4.0)
+        )
+    ]
+    np.testing.assert_allclose(widths, [2 * 1.645 * 3, 2 * 1.645 * 5], rtol=0.06)
+    with pytest.raises(ValueError, match="deviation"):
+        inverse.summary(draws, posterior, query, deviation=-1.0)

@@ -32,11 +32,15 @@ class Summary:
 
     Fields at points are NumPy arrays `(channels, *points)` in units of the coefficient.
 
-    - `mean`, `std`, `lower`, `upper`: of the decoded coefficient; between the last two lies the fraction `level` of the
-      draws, at each point for itself.
+    - `mean`, `std`: of the decoded coefficient over the draws.
+    - `lower`, `upper`: at each point for itself the coefficient lies between them with probability `level`, from
+      quantiles of the draws, to which `summary` adds the stated deviation about the decoded mean. A pixel of two phases
+      has one of the two values: its band is one of them, or both, and holds more than `level`; see `band_mass`.
+    - `band_mass`: how much probability the bands hold, on average over the points: `level`, or more for two phases. A
+      calibrated posterior covers as much of the truth.
     - `samples`: `(some, channels, *points)`.
     - `phase_probability`: of the second phase at each point, where there are two; `None` otherwise. A pixel's own value
-      is one of the two: its deviation is |b - a| sqrt(p (1 - p)), and `std` that of p alone.
+      has the deviation |b - a| sqrt(p (1 - p)), and `std` is that of p alone.
     - `rhat`, `ess`: `(size,)`, rank-normalised split R-hat and bulk effective sample size of the white noise (Vehtari
       et al. 2021); `None` for independent draws and for one chain.
     - `field_rhat`: the largest R-hat of the coefficient at the points where it varies: codes may differ where
@@ -60,6 +64,7 @@ class Summary:
     std: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    band_mass: float
     samples: np.ndarray
     phase_probability: np.ndarray | None
     rhat: np.ndarray | None
@@ -154,8 +159,8 @@ class Summary:
         )
         if self.coverage is not None and self.relative_error is not None:
             lines.append(
-                f"  truth             {100 * self.coverage:.0f} % of it within the bands, relative error of the mean "
-                f"{100 * self.relative_error:.2g} %"
+                f"  truth             {100 * self.coverage:.0f} % of it within the bands, which hold "
+                f"{100 * self.band_mass:.0f} %; relative error of the mean {100 * self.relative_error:.2g} %"
             )
         return "\n".join([*lines, *(f"  ! {sentence}" for sentence in self.warnings)])
 
@@ -167,6 +172,7 @@ def summary(
     *,
     truth: Any = None,
     level: float = 0.9,
+    deviation: float = 0.0,
     max_draws: int = 1000,
     num_samples: int = 16,
 ) -> Summary:
@@ -177,7 +183,9 @@ def summary(
     - `draws`, `posterior`: of `hmc` or `variational`, and what they were made from.
     - `query`: `(ndim, *points)`.
     - `truth`: the coefficient there, `(channels, *points)`, if known.
-    - `level`: of the bands, from quantiles of the draws.
+    - `level`: of the bands.
+    - `deviation`: the standard deviation of a continuous coefficient about the decoded mean, p(a | z), in its units:
+      the root mean square error of `decode_input(encode(a))` on fresh inputs. Two phases have their own law.
     - `max_draws`: how many draws are decoded at most, evenly from all chains; convergence looks at all of them.
     - `num_samples`: how many decoded draws are kept.
 
@@ -193,9 +201,14 @@ def summary(
     kept = draws.thinned(max_draws)
     flat = kept.reshape(-1, kept.shape[-1])
     fields = posterior.fields(flat, query)
-    alpha = (1 - level) / 2
-    lower, upper = jnp.quantile(fields, jnp.array([alpha, 1 - alpha]), axis=0)
+    phases = getattr(posterior.model, "phases", None)
+    if isinstance(deviation, bool) or not 0 <= deviation < math.inf or (deviation and phases is not None):
+        raise ValueError(
+            f"deviation: expected zero or a positive number, and zero for two phases, got {deviation!r}; give the "
+            "error of decode_input(encode(a))."
+        )
     mean = fields.mean(axis=0)
+    lower, upper, mass = _bands(fields, mean, level, deviation, phases)
     coverage = error = None
     if truth is not None:
         truth = np.asarray(truth)
@@ -211,7 +224,6 @@ def summary(
         if kept.shape[1] >= 4 and varies.any():
             diagnostics = require("blackjax.diagnostics", "summary")
             field_rhat = float(np.max(np.asarray(_rhat(at_points[..., varies], diagnostics))))
-    phases = getattr(posterior.model, "phases", None)
     probability = None if phases is None else np.asarray((mean - phases[0]) / (phases[1] - phases[0]))
     return Summary(
         method=draws.method,
@@ -221,6 +233,7 @@ def summary(
         std=np.asarray(fields.std(axis=0)),
         lower=np.asarray(lower),
         upper=np.asarray(upper),
+        band_mass=mass,
         samples=np.asarray(fields[jnp.linspace(0, len(fields) - 1, num_samples).round().astype(int)]),
         phase_probability=probability,
         rhat=rhat,
@@ -235,6 +248,22 @@ def summary(
         coverage=coverage,
         relative_error=error,
     )
+
+
+def _bands(fields: Array, mean: Array, level: float, deviation: float, phases: Any) -> tuple[Array, Array, float]:
+    """Equal-tailed quantiles of the coefficient at each point, and the mean probability between them."""
+    alpha = (1 - level) / 2
+    if phases is None:
+        if deviation:  # the same noise at every call
+            fields = fields + deviation * jax.random.normal(jax.random.key(0), fields.shape, fields.dtype)
+        lower, upper = jnp.quantile(fields, jnp.array([alpha, 1 - alpha]), axis=0)
+        return lower, upper, level
+    low, high = sorted(phases)
+    share = (mean - low) / (high - low)  # the probability of the larger value
+    lower = jnp.where(1 - share >= alpha, low, high)
+    upper = jnp.where(1 - share >= 1 - alpha, low, high)
+    mass = jnp.where(lower < upper, 1.0, jnp.where(upper == low, 1 - share, share))
+    return lower, upper, float(mass.mean())
 
 
 def convergence(w: Any) -> tuple[np.ndarray, np.ndarray]:
