@@ -197,9 +197,8 @@ class DGNO(AbstractOperator):
             return values(query)
         query = jnp.asarray(query, code.dtype)
         along = lambda axis: jnp.zeros_like(query).at[axis].set(1)
-        psi_x = jax.jvp(lambda x: self.decode_stream(code, x), (query,), (along(0),))[1]
-        plain, slopes = jax.jvp(values, (query,), (along(1),))
-        return jnp.concatenate([slopes[:1], -psi_x, plain[1:]])
+        plain, push = jax.linearize(values, query)
+        return jnp.concatenate([push(along(1))[:1], -push(along(0))[:1], plain[1:]])
 
     def decode_stream(self, code: Float[Array, " code"], query: Any = None) -> Float[Array, " 1 *points"]:
         """The stream function psi at points, of which `decode` gives the velocity (psi_y, -psi_x).
