@@ -99,6 +99,21 @@ def reliability(share: np.ndarray, truth: np.ndarray) -> list:
     return [np.bincount(bins, minlength=10).tolist(), np.bincount(bins, weights=high, minlength=10).tolist()]
 
 
+def line(runs: list[dict]) -> str:
+    """The cells of one number of points and one noise."""
+
+    def column(name: str) -> np.ndarray:
+        return np.array([row[name] for row in runs], float)
+
+    cells = [f"{column(name).mean():.4f} ± {column(name).std(ddof=1):.4f}" for name in ("a", "a_point", "u")]
+    cells += [f"{100 * column(name).mean():.1f} %" for name in ("coverage", "band_mass")]
+    cells.append(", ".join(f"{(column(name) < 1.05).sum()}/{len(runs)}" for name in ("rhat", "field_rhat")))
+    cells.append(f"{column('noise_ok').sum():.0f}/{len(runs)}")
+    noticed = [name for name in ("noticed_halved", "noticed_doubled") if name in runs[0]]
+    cells.append(", ".join(f"{column(name).sum():.0f}/{len(runs)}" for name in noticed))
+    return " | ".join([*cells, f"{np.median(column('seconds')):.0f}"])
+
+
 def table(rows: list[dict]) -> str:
     lines = [
         "| points | SNR | a, posterior mean | a, point estimate | u | 90 % bands hold | should | R-hat below 1.05, code, "
@@ -106,19 +121,7 @@ def table(rows: list[dict]) -> str:
         "| --- |" + " --- |" * 10,
     ]
     for points, snr in dict.fromkeys((row["points"], row["snr"]) for row in rows):
-        runs = [row for row in rows if (row["points"], row["snr"]) == (points, snr)]
-        column = lambda name, runs=runs: np.array([row[name] for row in runs], float)
-        spread = lambda name: f"{column(name).mean():.4f} ± {column(name).std(ddof=1):.4f}"
-        share = lambda name: f"{100 * column(name).mean():.1f} %"
-        good = lambda name: f"{int((column(name) < 1.05).sum())}/{len(runs)}"
-        noticed = ", ".join(f"{int(column(f'noticed_{x}').sum())}/{len(runs)}" for x in ("halved", "doubled")
-                            if f"noticed_{x}" in runs[0])  # fmt: skip
-        cells = [
-            f"{points} | {snr:g} | {spread('a')} | {spread('a_point')} | {spread('u')}",
-            f"{share('coverage')} | {share('band_mass')} | {good('rhat')}, {good('field_rhat')}",
-            f"{int(column('noise_ok').sum())}/{len(runs)} | {noticed} | {np.median(column('seconds')):.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {points} | {snr:g} | {line([r for r in rows if (r['points'], r['snr']) == (points, snr)])} |")
     if rows and "reliability" in rows[0]:
         counts, high = (np.sum([row["reliability"][i] for row in rows], axis=0) for i in (0, 1))
         cells = " | ".join(f"{100 * h / max(c, 1):.0f} %" for c, h in zip(counts, high, strict=True))
