@@ -6,9 +6,9 @@
 For each held-out medium, number of points and noise: the published point estimate, without its physics term, and the
 posterior by Hamiltonian Monte Carlo. The prior is fitted to the codes of training media; the error of the operator
 itself, measured on 20 solved media that are not among those that are judged, is a part of the stated deviation. Tables:
-relative L2 error of the coefficient (mean over media, and standard deviation), how much of the truth the 90 % bands hold
-beside how much they should, convergence, and how often a deviation stated wrongly by a factor of 2 is noticed. Runs on
-record are not repeated.
+relative L2 error of the coefficient (mean over media, and standard deviation), how much of the truth the 90 % bands
+hold beside how much they should, convergence, and how often a deviation stated wrongly by a factor of 2 is noticed.
+Runs on record are not repeated.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 
 The operator sees coefficients, never a solution. One code stands behind each coefficient; decoders give coefficient and
 solution back at any point, and the equation ties them together: for a smooth coefficient by its weak form, tested on
-small balls drawn anew at every step; for two phases by a flux that balances the source exactly, so that the constitutive
-law alone is left. Solutions are computed for the test samples alone.
+small balls drawn anew at every step; for two phases by a flux that balances the source exactly, so that the
+constitutive law alone is left. Solutions are computed for the test samples alone.
 """
 
 from __future__ import annotations
