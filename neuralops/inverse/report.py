@@ -26,7 +26,7 @@ PARETO_K = 0.7  # above it a variational fit misses parts of the posterior (Veht
 NOISE_LEVEL = 0.99  # of the interval in which the misfit must lie
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Summary:
     """What `summary` found; `print` it, or read its fields.
 
