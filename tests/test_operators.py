@@ -40,6 +40,7 @@ SCALE = Normalizer((1.0,), (2.0,), 1)
 NODES = Grid((4, 5), boundary="neumann")
 CLOUD, WANTED = np.random.default_rng(1).uniform(size=(2, 2, 5)).astype(np.float32)  # inside every domain below
 
+
 def decoder(seed, out_channels=1, **options):
     """A decoder of codes of four numbers, as trained: at the start its outputs are zero."""
     op = no.MultiONet(4, 1, out_channels, 6, n_layers=3, sum_layers=2, key=jax.random.key(seed), **options)
