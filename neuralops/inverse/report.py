@@ -187,8 +187,8 @@ def summary(
     max_draws, num_samples = count(max_draws, "max_draws", 10), count(num_samples, "num_samples", 0)
     if not isinstance(draws, Draws) or draws.w.ndim != 3 or draws.w.shape[-1] != posterior.size:
         raise ValueError(
-            f"draws: expected Draws of {posterior.size} numbers, got {type(draws).__name__}; give what hmc(posterior) "
-            "returned."
+            f"draws: expected Draws of {posterior.size} numbers, got {type(draws).__name__} "
+            f"{np.shape(getattr(draws, 'w', draws))}; give what hmc(posterior) returned."
         )
     kept = draws.thinned(max_draws)
     flat = kept.reshape(-1, kept.shape[-1])
