@@ -21,7 +21,7 @@ from neuralops.grid import Grid
 from neuralops.models.branch_trunk import BranchTrunk
 from neuralops.models.multionet import MultiONet
 from neuralops.nn.encoder import ConvEncoder, MLPEncoder
-from neuralops.operator import AbstractOperator, Envelope, envelope_of
+from neuralops.operator import AbstractOperator, Envelope, check_field, envelope_of
 
 CODES = ("tanh", "identity")
 
@@ -255,7 +255,9 @@ class DGNO(AbstractOperator):
         return self.decode(self.encode(u, key=key), query)
 
     def _encoded(self, a: Array) -> Array:
-        return self.encoder((a - self.shift) / self.scale if hasattr(a, "dtype") else a).reshape(-1)
+        # Before the scaling, which would make floats of integers.
+        check_field(a, channels=getattr(self.encoder, "in_channels", None), ndim=None, where="DGNO")
+        return self.encoder((a - self.shift) / self.scale).reshape(-1)
 
     def _query(self, query: Any, dtype: Any) -> Any:
         """The closed grid of the encoder's sensors over the domain, where no points are given."""

@@ -8,7 +8,7 @@ points; under `vmap` over a batch what depends on the points alone is computed o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -180,11 +180,19 @@ def grid_residual(residual: Callable[..., Any], *, reduction: str = "mean_square
     return GridResidual(residual, reduction)
 
 
+def _check_decoder(op: Any, half: str, name: str) -> None:
+    """Refuses operators that have no latent code."""
+    if not callable(getattr(op, half, None)):
+        raise ValueError(f"op: {name}() expects a DGNO, got {type(op).__name__} without {half}; leave this term out.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
     """How far the decoded input is from the input."""
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        _check_decoder(op, "decode_logits", "reconstruction")
+
         def one(sample: Samples, key: Any) -> Any:
             given = {"key": key} if op.variational else {}
             values = op.decode_logits(op.encode(sample.inputs, **given))
@@ -211,6 +219,8 @@ class Divergence:
     """The Kullback-Leibler divergence of the code's law from the standard normal."""
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        _check_decoder(op, "law", "kl")
+
         def one(sample: Samples) -> Any:
             mean, log_variance = op.law(sample.inputs)
             return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
@@ -240,11 +250,24 @@ class Observed:
         return isinstance(other, Observed) and self._value == other._value
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        named = [x for x in (self.points, self.values) if isinstance(x, str) and x != "input"]
+        missing = [name for name in named if name not in batch.extras]
+        if missing:
+            raise ValueError(
+                f"batch: expected the extras {named} for observed(...), got {sorted(batch.extras)}; give "
+                f"Samples(..., extras={{{missing[0]!r}: ...}})."
+            )
+
         def one(sample: Samples, key: Any) -> Any:
             points = self.points
             points = sample.extras[points] if isinstance(points, str) else jnp.asarray(points, sample.inputs.dtype)
             value = field_functions(op, sample, key=key)["u"](points)
-            value = value if self.channels is None else value[jnp.asarray(self.channels)]
+            if self.channels is not None:
+                if max(self.channels) >= len(value):  # an array would take the last one instead
+                    raise ValueError(
+                        f"channels: expected some of the {len(value)} of the output, got {self.channels}; count from 0."
+                    )
+                value = value[jnp.asarray(self.channels)]
             known = self.values
             if known == "input":
                 known = sample.inputs.reshape(len(sample.inputs), -1)
@@ -278,6 +301,10 @@ def observed(points: Any, values: Any = 0.0, *, channels: Any = None, reduction:
         values = float(values)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}; use one of these words.")
-    channels = None if channels is None else tuple(count(c, "channels", least=0) for c in channels)
+    if channels is not None:
+        chosen = tuple(channels) if isinstance(channels, Sequence) else ()
+        if not chosen:
+            raise ValueError(f"channels: expected numbers of channels, got {channels!r}; give a tuple such as (0, 1).")
+        channels = tuple(count(c, "channels", least=0) for c in chosen)
     frozen = points if isinstance(points, str) else (points.shape, points.tobytes())
     return Observed(points, values, channels, reduction, (frozen, values, channels, reduction))
