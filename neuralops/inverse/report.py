@@ -196,7 +196,7 @@ def summary(
     if not isinstance(draws, Draws) or draws.w.ndim != 3 or draws.w.shape[-1] != posterior.size:
         raise ValueError(
             f"draws: expected Draws of {posterior.size} numbers, got {type(draws).__name__} "
-            f"{np.shape(getattr(draws, 'w', draws))}; give what hmc(posterior) returned."
+            f"{getattr(getattr(draws, 'w', draws), 'shape', ())}; give what hmc(posterior) returned."
         )
     kept = draws.thinned(max_draws)
     flat = kept.reshape(-1, kept.shape[-1])

@@ -191,5 +191,5 @@ def _along(matrix: Array, u: Array, axis: int) -> Array:
 
 def _cubic_matrix(num_points: int, where: np.ndarray) -> Array:
     """From values at 0, 1, ..., n - 1 to the cubics through the four nearest of them, `(len(where), num_points)`."""
-    line = Grid(num_points, num_points - 1.0, "neumann", "node")
+    line = Grid((num_points,), (num_points - 1.0,), ("neumann",), ("node",))
     return interpolate(jnp.eye(num_points), line, jnp.asarray(where, jnp.result_type(float))[None]).T
