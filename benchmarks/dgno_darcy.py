@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
-import optax
+from timed import runs, table, train_for
 
 import neuralops as no
 from neuralops.data import Normalized, Normalizer, Samples
@@ -115,22 +113,11 @@ def label_free(balanced: bool, args: argparse.Namespace, forcing: float):
 
 def run(method: str, seed: int, problem, train: Samples, test: Samples, args: argparse.Namespace) -> dict:
     op, objective = build(method, problem, jax.random.key(seed), args)
-    size = sum(leaf.size for leaf in jax.tree.leaves(op))
-    steps = len(train) // args.batch_size
-    fit = functools.partial(
-        no.fit, data=train, objective=objective, batch_size=args.batch_size, key=jax.random.key(100 + seed),
-        drop_last=True, progress=args.progress,
+    op, row = train_for(
+        op, train, objective, seconds=args.seconds, batch_size=args.batch_size, learning_rate=args.learning_rate,
+        seed=seed, progress=args.progress,
     )  # fmt: skip
-    few = train[: 20 * args.batch_size]
-    _, history = fit(op, **{"data": few}, optimizer=optax.adam(1e-9), num_epochs=3)
-    step = min(history.seconds[1:]) / (len(few) // args.batch_size)
-    epochs = max(round(args.seconds / (steps * step)), 1)
-    rate = optax.cosine_decay_schedule(args.learning_rate, epochs * steps)
-    began = time.perf_counter()
-    op, history = fit(op, optimizer=optax.adamw(rate, weight_decay=1e-4), num_epochs=epochs)
-    seconds = time.perf_counter() - began
-    row = {"medium": args.medium, "method": method, "seed": seed, "parameters": size, "steps": epochs * steps}
-    row |= {"seconds": round(seconds, 1), "u": float(no.evaluate(op, test)["relative_l2"].mean())}
+    row = {"medium": args.medium, **row, "u": float(no.evaluate(op, test)["relative_l2"].mean())}
     if method.startswith("dgno"):
         decoded = jax.jit(jax.vmap(lambda a: op.decode_input(op.encode(a))))(test.inputs)
         row["a"] = float(jax.vmap(no.metrics.relative_l2)(decoded, test.inputs).mean())
@@ -138,7 +125,7 @@ def run(method: str, seed: int, problem, train: Samples, test: Samples, args: ar
     return row
 
 
-def baselines(problem, train: Samples, test: Samples) -> dict[str, float]:
+def baselines(problem, train: Samples, test: Samples) -> list[dict]:
     """Relative L2 errors of predictors without a network; the last one needs no labels either."""
     even = jax.vmap(lambda a: problem.solve(np.ones_like(a)))(test.inputs[:1])[0]
     rows = {
@@ -147,27 +134,10 @@ def baselines(problem, train: Samples, test: Samples) -> dict[str, float]:
         "linear POD map": no.baselines.linear_pod(train),
         "constant coefficient": lambda a: even / a.mean(),
     }
-    return {name: float(no.evaluate(op, test)["relative_l2"].mean()) for name, op in rows.items()}
-
-
-def table(rows: list[dict], trivial: dict[str, float]) -> str:
-    lines = [
-        "| method | labels | parameters | steps | seconds | error of u in % |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        runs = [row for row in rows if row["method"] == method]
-        u = 100 * np.array([row["u"] for row in runs])
-        spread = f" ± {u.std(ddof=1):.2f}" if len(u) > 1 else ""
-        labels = "yes" if method in LABELLED else "no"
-        steps, seconds = (f"{np.mean([row[name] for row in runs]):,.0f}" for name in ("steps", "seconds"))
-        lines.append(
-            f"| {method} | {labels} | {runs[0]['parameters']:,} | {steps} | {seconds} | {u.mean():.2f}{spread} |"
-        )
-    for name, error in trivial.items():
-        labels = "no" if name == "constant coefficient" else "yes"
-        lines.append(f"| {name} | {labels} | | | | {100 * error:.2f} |")
-    return "\n".join(lines)
+    return [
+        {"method": name, "labels": name != "constant coefficient",
+         "u": float(no.evaluate(op, test)["relative_l2"].mean())} for name, op in rows.items()
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -190,18 +160,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/dgno"))
     args = parser.parse_args()
     problem, train, labelled, test = datasets(args)
-    record = args.output / f"{args.medium}.jsonl"
-    rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
-    for seed in range(args.seeds):
-        for method in args.methods:
-            if any((row["method"], row["seed"]) == (method, seed) for row in rows):
-                continue
-            rows.append(run(method, seed, problem, labelled if method in LABELLED else train, test, args))
-            print(rows[-1], flush=True)
-            with record.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-    trivial = baselines(problem, labelled, test) if args.baselines else {}
-    print("\n" + table(rows, trivial))
+    rows = runs(
+        args.output / f"{args.medium}.jsonl",
+        [{"method": method, "seed": seed} for seed in range(args.seeds) for method in args.methods],
+        lambda method, seed: run(method, seed, problem, labelled if method in LABELLED else train, test, args),
+    )
+    trivial = baselines(problem, labelled, test) if args.baselines else []
+    print("\n" + table(rows, trivial, {"u": "error of u in %"}, LABELLED))
 
 
 if __name__ == "__main__":

@@ -197,9 +197,18 @@ class DGNO(AbstractOperator):
             return values(query)
         query = jnp.asarray(query, code.dtype)
         along = lambda axis: jnp.zeros_like(query).at[axis].set(1)
-        psi_x = jax.jvp(lambda x: self.solution[0](code[None], query=x)[:1], (query,), (along(0),))[1]
+        psi_x = jax.jvp(lambda x: self.decode_stream(code, x), (query,), (along(0),))[1]
         plain, slopes = jax.jvp(values, (query,), (along(1),))
         return jnp.concatenate([slopes[:1], -psi_x, plain[1:]])
+
+    def decode_stream(self, code: Float[Array, " code"], query: Any = None) -> Float[Array, " 1 *points"]:
+        """The stream function psi at points, of which `decode` gives the velocity (psi_y, -psi_x).
+
+        **Raises:** `ValueError` when the solution is no stream function.
+        """
+        if not self.stream_function:
+            raise ValueError("stream_function: this DGNO decodes its solution itself; build it with True.")
+        return self.solution[0](code[None], query=self._query(query, code.dtype))[:1]
 
     def decode_input(self, code: Float[Array, " code"], query: Any = None) -> Float[Array, " channels *points"]:
         """The mean of the input at points: of two phases, the values weighted by their probabilities."""

@@ -16,6 +16,7 @@ from neuralops.pde.random_fields import check_number
 from neuralops.pde.weak_form import Patches, TestFunctions
 
 FORMS = ("mixed", "primal")
+PLACES = ("ball", "center")
 
 
 class _Weak:
@@ -172,6 +173,8 @@ class WeakStokes(_Weak):
 
     - `domain`: two pairs (low, high).
     - `viscosity`: mu, above 0.
+    - `laws`: where the squares are taken, over the points of each `"ball"`, as published, or at its `"center"` alone:
+      they hold at every point, and the second derivatives of a stream function cost the most.
     - `**tests`: further arguments of `TestFunctions`.
 
     **Raises:** `ValueError` on values out of range.
@@ -181,12 +184,22 @@ class WeakStokes(_Weak):
 
     tests: TestFunctions
     viscosity: float
+    laws: str
 
-    def __init__(self, domain: Any = ((0.0, 2.0), (0.0, 1.0)), *, viscosity: float = 0.01, **tests: Any) -> None:
+    def __init__(
+        self,
+        domain: Any = ((0.0, 2.0), (0.0, 1.0)),
+        *,
+        viscosity: float = 0.01,
+        laws: str = "ball",
+        **tests: Any,
+    ) -> None:
         made = _in_space(domain, tests)
         if made.ndim != 2:
             raise ValueError(f"domain: expected two axes, got {made.ndim}; give two pairs (low, high).")
-        _put(self, tests=made, viscosity=check_number(viscosity, "viscosity", above=0.0))
+        if laws not in PLACES:
+            raise ValueError(f"laws: expected one of {PLACES}, got {laws!r}; use one of these words.")
+        _put(self, tests=made, viscosity=check_number(viscosity, "viscosity", above=0.0), laws=laws)
 
     def residuals(self, patches: Patches, a: Any, fields: Mapping[str, Field]) -> dict[str, Array]:
         """As in `WeakDarcy.residuals`; `a`, the flow at the inlet, is not used and may be `None`."""
@@ -195,16 +208,23 @@ class WeakStokes(_Weak):
         velocity = curl(flow) if given == "psi" else flow
         mu = self.viscosity
 
-        def terms(x: Array) -> tuple[float, Array, Any]:
-            y = _fixed(x)
+        def squares(y: Array, components: Array) -> tuple[Array, Array]:
             (u_x, v_x), (u_y, v_y) = value_and_gradient(velocity, y)[1]
-            s11, s22, s12 = stress(x)
+            s11, s22, s12 = components
             (p,) = pressure(y)
             laws = (s11 + p - 2 * mu * u_x, s22 + p - 2 * mu * v_y, s12 - mu * (u_y + v_x), p + (s11 + s22) / 2)
-            rows = jnp.stack([jnp.stack([s11, s12]), jnp.stack([s12, s22])])
-            return 0.0, rows, (sum(law**2 for law in laws), (u_x + v_y) ** 2)
+            return sum(law**2 for law in laws), (u_x + v_y) ** 2  # type: ignore[return-value]
 
-        momentum, (mismatch, spread) = patches.test(terms)
+        def terms(x: Array) -> tuple[float, Array, Any]:
+            s11, s22, s12 = components = stress(x)
+            rows = jnp.stack([jnp.stack([s11, s12]), jnp.stack([s12, s22])])
+            return 0.0, rows, squares(_fixed(x), components) if self.laws == "ball" else None
+
+        momentum, more = patches.test(terms)
+        if self.laws == "center":
+            middle = patches.centers[:, :, None]
+            more = squares(middle, stress(middle))
+        mismatch, spread = more
         found = {"momentum": momentum, "constitutive": patches.mean(mismatch)}
         return found if given == "psi" else {**found, "divergence": patches.mean(spread)}
 

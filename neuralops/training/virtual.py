@@ -29,7 +29,7 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
 
     `"u"` is the whole output; `"velocity"` and `"pressure"` are its first channels, one for each coordinate, and its
     last. An operator with `decode_flux` (`DGNO`) gives `"flux"`, also called `"stress"` and `"potential"`, one with
-    `decode_input` `"a"`.
+    `decode_input` `"a"`, one with `stream_function` `"psi"`, so that `WeakStokes` has no divergence to take.
     """
     if not callable(getattr(op, "decode", None)):
         return {"u": lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)}
@@ -45,6 +45,8 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     for name, half in halves.items():
         if callable(getattr(op, half, None)):
             fields[name] = lambda x, half=half: getattr(op, half)(code, x)  # type: ignore[misc]
+    if getattr(op, "stream_function", False):
+        fields["psi"] = lambda x: op.decode_stream(code, x)
     return fields
 
 
