@@ -18,6 +18,7 @@ import numpy as np
 from neuralops.arguments import count
 from neuralops.data.samples import Samples
 from neuralops.grid import Grid, interpolate
+from neuralops.operator import keywords_of
 from neuralops.scale import norm
 from neuralops.training.predict import predict, predict_one
 
@@ -33,11 +34,7 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     """
     if not callable(getattr(op, "decode", None)):
         return {"u": lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)}
-    given = {} if key is None or not getattr(op, "variational", False) else {"key": key}
-    if sample.coords is not None and "coords" in op.keywords:
-        given = {**given, "coords": sample.coords, "mask": sample.mask}
-    inputs = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
-    code = op.encode(inputs, **given)
+    code = _encoded(op, sample, key)
     fields: dict[str, Callable[[Any], Any]] = {"u": lambda x: op.decode(code, x)}
     fields["velocity"] = lambda x: op.decode(code, x)[: x.shape[0]]
     fields["pressure"] = lambda x: op.decode(code, x)[-1:]
@@ -48,6 +45,18 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     if getattr(op, "stream_function", False):
         fields["psi"] = lambda x: op.decode_stream(code, x)
     return fields
+
+
+def _encoded(op: Any, sample: Samples, key: Any, method: str = "encode") -> Any:
+    """The code of a sample, or its law, from what the operator names: points, mask, a key to draw with."""
+    named = keywords_of(op)
+    given: dict[str, Any] = {
+        name: x for name in ("coords", "mask") if (x := getattr(sample, name)) is not None and name in named
+    }
+    if key is not None and getattr(op, "variational", False):
+        given["key"] = key
+    inputs = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
+    return getattr(op, method)(inputs, **given)
 
 
 def medium_function(a: Any, domain: Any, order: int) -> Callable[[Any], Any]:
@@ -196,13 +205,15 @@ class Reconstruction:
         _check_decoder(op, "decode_logits", "reconstruction")
 
         def one(sample: Samples, key: Any) -> Any:
-            given = {"key": key} if op.variational else {}
-            values = op.decode_logits(op.encode(sample.inputs, **given))
+            inside = True if sample.mask is None else sample.mask
+            points = None if sample.coords is None else jnp.where(inside, sample.coords, 0)
+            values = op.decode_logits(_encoded(op, sample, key), points)
+            inputs = jnp.where(inside, sample.inputs, 0)
             if op.phases is None:
-                return norm(values - sample.inputs)
+                return norm(jnp.where(inside, values - inputs, 0))
             low, high = op.phases
-            share = (sample.inputs - low) / (high - low)
-            return jnp.mean(jax.nn.softplus(values) - share * values)  # cross-entropy, of log-odds
+            entropy = jax.nn.softplus(values) - (inputs - low) / (high - low) * values  # of log-odds
+            return jnp.mean(entropy, where=jnp.broadcast_to(inside, entropy.shape))
 
         return jnp.mean(jax.vmap(one, in_axes=(batch.axes, 0))(batch, jax.random.split(key, len(batch))))
 
@@ -224,7 +235,7 @@ class Divergence:
         _check_decoder(op, "law", "kl")
 
         def one(sample: Samples) -> Any:
-            mean, log_variance = op.law(sample.inputs)
+            mean, log_variance = _encoded(op, sample, None, "law")
             return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
 
         return jnp.mean(jax.vmap(one, in_axes=(batch.axes,))(batch))
