@@ -227,6 +227,20 @@ def test_stokes(x64, rule):
     np.testing.assert_allclose(found["constitutive"], np.mean(laws, axis=1), rtol=1e-10)
 
 
+def test_stokes_laws_at_the_centers(x64):
+    tests = {"viscosity": MU, "radius": 0.1, "num_points": 4, "num_centers": 12}
+    fields = {
+        "velocity": lambda x: velocity(x).at[0].add(x[0] ** 2),
+        "pressure": lambda x: pressure(x) + 1,
+        "stress": lambda x: stress(x).at[0].add(3 * x[0]),
+    }
+    ball, center = (residuals(WeakStokes(laws=laws, **tests), None, fields) for laws in ("ball", "center"))
+    np.testing.assert_allclose(center["momentum"], ball["momentum"], rtol=1e-12)
+    x = WeakStokes(**tests).draw(jax.random.key(0)).centers[0]
+    np.testing.assert_allclose(center["constitutive"], (3 * x + 1 - 4 * MU * x) ** 2 + 1 + (1 + 3 * x / 2) ** 2)
+    np.testing.assert_allclose(center["divergence"], 4 * x**2)
+
+
 def perturbed(field, theta):
     """A field function with two parameters."""
     return lambda x: theta[0] * field(x) + theta[1] * jnp.sin(theta[0] * field(x) + 2 * x[0])
@@ -328,6 +342,7 @@ NODES = Grid((6, 6), boundary="neumann", centering="node")
         ("num_points", lambda: StrongDarcy(SQUARE, num_points=0)),
         ("domain", lambda: WeakStokes(((0.0, 1.0),))),
         ("viscosity", lambda: WeakStokes(viscosity=-1.0)),
+        ("laws", lambda: WeakStokes(laws="middle")),
         ("fields", lambda: WeakDarcy(SQUARE).residuals(None, coefficient, {"u": waves})),
         ("fields", lambda: WeakStokes().residuals(None, None, {"psi": stream, "pressure": pressure})),
         ("grid", lambda: darcy_differences(ONES, ONES, Grid((6, 6), boundary="neumann", centering="cell"))),
