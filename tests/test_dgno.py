@@ -162,10 +162,8 @@ def test_inputs_on_clouds_of_points():
         coords=jnp.pad(coords, ((0, 0), (0, 3)), constant_values=7.0)[None],
         mask=(jnp.arange(12) < 9)[None],
     )
-    both = lambda op, batch: [
-        objective(op, batch, key=key)
-        for objective in (no.losses.reconstruction(), no.losses.observed(np.asarray(coords[:, :2]), 0.5))
-    ]
+    objectives = (no.losses.reconstruction(), no.losses.observed(np.asarray(coords[:, :2]), 0.5))
+    both = lambda op, batch: [objective(op, batch, key=key) for objective in objectives]
     back, near = jax.jit(both)(op, padded)
     np.testing.assert_allclose(back, np.linalg.norm(op.decode_input(code, coords) - a), rtol=1e-5)
     np.testing.assert_allclose(near, np.mean((op.decode(code, coords[:, :2]) - 0.5) ** 2), rtol=1e-4)
