@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from neuralops import data as data
     from neuralops import interop as interop
+    from neuralops import inverse as inverse
     from neuralops import models as models
     from neuralops import nn as nn
     from neuralops import operator as operator
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from neuralops.wrappers import at as at
     from neuralops.wrappers import rollout as rollout
 
-_TOP = ["data", "interop", "models", "nn", "operator", "pde", "plotting", "sharding", "solvers", "training"]
+_TOP = ["data", "interop", "inverse", "models", "nn", "operator", "pde", "plotting", "sharding", "solvers", "training"]
 _TRAINING = ["baselines", "losses", "metrics", "schedules"]
 _ROOMS = {**{name: name for name in _TOP}, **{name: f"training.{name}" for name in _TRAINING}}
 _NAMES = {

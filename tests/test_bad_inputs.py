@@ -11,8 +11,9 @@ import optax
 import pytest
 
 import neuralops as no
-from neuralops.data import Normalized, Normalizer
-from neuralops.nn import ChannelMLP, GroupNorm, Linear, SoftGate, SpectralConv
+from neuralops import inverse
+from neuralops.data import Normalized, Normalizer, Samples
+from neuralops.nn import ChannelMLP, GroupNorm, Linear, MLPEncoder, SoftGate, SpectralConv
 
 key = jax.random.key(0)
 U = jnp.ones((1, 8, 8))
@@ -21,6 +22,10 @@ NAN = X * np.where(np.arange(6) == 3, np.nan, 1)[:, None, None, None].astype(np.
 G = no.Grid((8, 8))
 WALLS = no.Grid((8, 8), boundary="dirichlet", centering="cell")
 A = no.Diffusion(WALLS)
+POINTS = np.full((1, 3), 0.5, np.float32)
+CODED = Samples(np.ones((2, 1, 5), np.float32))
+WEAK = no.pde.WeakDarcy(((0, 1),), num_centers=2)
+DECODER = no.MultiONet(4, 1, 1, 3, n_layers=3, sum_layers=2, domain=((0, 1),), key=key)
 
 
 def fno(**changes):
@@ -29,6 +34,23 @@ def fno(**changes):
 
 def conv(**changes):
     return SpectralConv(**{"in_channels": 2, "out_channels": 2, "n_modes": (4, 4), **changes}, key=key)
+
+
+def encoder(numbers=4):
+    return MLPEncoder(5, 1, numbers, (3,), key=key)
+
+
+def dgno(front=None, **changes):
+    return no.DGNO(front or encoder(), DECODER, **changes)
+
+
+def posterior(**changes):
+    measured = inverse.PointMeasurement(POINTS, np.zeros(3), noise=0.1)
+    return inverse.Posterior(dgno(medium=DECODER), inverse.Normal(4), measured, **changes)
+
+
+def draws(size):
+    return inverse.Draws(jnp.ones((2, 9, size)), "exact")
 
 
 def fit(op=None, data=(X, X), **changes):
@@ -120,6 +142,40 @@ CASES = {
     "Neumann Darcy with unit forcing": lambda p: no.pde.Darcy((8, 8), boundary="neumann"),
     "covariance without trace": lambda p: no.pde.Darcy((8, 8), alpha=0.5),
     "no viscosity": lambda p: no.pde.Burgers(64, viscosity=0.0),
+    # latent codes
+    "integers to a DGNO": lambda p: dgno()(jnp.ones((1, 5), int)),
+    "codes of mean and variance by halves": lambda p: dgno(encoder(5), variational=True, code="identity"),
+    "stream function on a line": lambda p: dgno(stream_function=True),
+    "phases as text": lambda p: dgno(phases="two"),
+    "factor of another code": lambda p: inverse.Gaussian(jnp.ones(3), jnp.ones((4, 2))),
+    "bounded as text": lambda p: inverse.Gaussian(jnp.ones(3), jnp.ones((3, 2)), bounded="no"),
+    "field of the flux": lambda p: posterior().fields(jnp.ones((2, 4)), POINTS, of="flux"),
+    "draws as an array": lambda p: inverse.summary(jnp.ones((2, 9, 4)), posterior(), POINTS),
+    "draws of another posterior": lambda p: inverse.summary(draws(3), posterior(), POINTS),
+    "bands of 90": lambda p: inverse.summary(draws(4), posterior(), POINTS, level=90),
+    "truth elsewhere": lambda p: inverse.summary(draws(4), posterior(), POINTS, truth=jnp.ones((1, 7))),
+    "coverage of one experiment": lambda p: inverse.coverage_study(posterior(), POINTS, key=key, num_experiments=1),
+    "batches that leave a rest": lambda p: inverse.coverage_study(posterior(), POINTS, key=key, batch_size=30),
+    "coverage with physics": lambda p: inverse.coverage_study(
+        posterior(physics=lambda model, code: jnp.sum(code), physics_weight=1), POINTS, key=key
+    ),
+    # objectives without labels
+    "equation not built": lambda p: no.losses.virtual_observables(no.pde.WeakDarcy),
+    "unknown reduction": lambda p: no.losses.virtual_observables(WEAK, reduction="sum"),
+    "quadratic medium": lambda p: no.losses.virtual_observables(WEAK, order=2),
+    "negative top": lambda p: no.losses.virtual_observables(WEAK, top=-1),
+    "residual that is no function": lambda p: no.losses.grid_residual(3),
+    "unknown reduction on a grid": lambda p: no.losses.grid_residual(no.pde.darcy_differences, reduction="sum"),
+    "observed at NaN": lambda p: no.losses.observed(np.full((1, 3), np.nan)),
+    "observed with an unknown reduction": lambda p: no.losses.observed(POINTS, reduction="sum"),
+    "no channels": lambda p: no.losses.observed(POINTS, channels=()),
+    "one channel without its tuple": lambda p: no.losses.observed(POINTS, channels=0),
+    "channel that is not there": lambda p: no.losses.observed(POINTS, channels=(1,))(dgno(), CODED, key=key),
+    "values that the data lack": lambda p: no.losses.observed(POINTS, "y")(dgno(), CODED, key=key),
+    "reconstruction without a decoder": lambda p: no.losses.reconstruction()(dgno(), CODED, key=key),
+    "reconstruction of no code": lambda p: no.losses.reconstruction()(fno(), CODED, key=key),
+    "divergence of no code": lambda p: no.losses.kl()(fno(), CODED, key=key),
+    "flux that is not decoded": lambda p: no.losses.virtual_observables(WEAK)(dgno(), CODED, key=key),
     # data
     "no samples": lambda p: no.data.generate(no.pde.Poisson((4, 4)), key=0, num_samples=0),
     "seed as text": lambda p: no.data.generate(no.pde.Poisson((4, 4)), key="1", num_samples=1),
@@ -178,3 +234,12 @@ def test_bad_input_is_refused(name, tmp_path):
     message = str(error.value)
     assert ":" in message  # the argument that is wrong ...
     assert ";" in message  # ... and, after what was expected and what came, the mend
+
+
+def test_what_the_cases_are_made_of_is_good():
+    """So that a case is not refused for what stands around the mistake."""
+    op = dgno()
+    assert op(jnp.ones((1, 5)), query=POINTS).shape == (1, 3)
+    assert posterior().fields(jnp.ones((2, 4)), POINTS, of="solution").shape == (2, 1, 3)
+    assert no.losses.observed(POINTS, channels=(0,))(op, CODED, key=key).shape == ()
+    assert fno()(U).shape == (1, 8, 8)

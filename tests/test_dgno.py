@@ -10,7 +10,7 @@ import pytest
 
 import neuralops as no
 from neuralops.data import Samples
-from neuralops.nn import MLPEncoder
+from neuralops.nn import MLPEncoder, PointEncoder
 
 key = jax.random.key(3)
 SQUARE = ((0.0, 1.0), (0.0, 1.0))
@@ -145,6 +145,30 @@ def test_a_stream_function_has_no_divergence(x64):
     np.testing.assert_allclose(velocity[2], op.solution[1](code[None], query=x)[0], rtol=1e-12)
     divergence = slope(lambda x: op.decode(code, x)[0], 0) + slope(lambda x: op.decode(code, x)[1], 1)
     np.testing.assert_allclose(divergence, 0, atol=1e-7)
+
+
+def test_inputs_on_clouds_of_points():
+    """An encoder of points: order and padding change neither code nor objectives."""
+    keys = jax.random.split(key, 4)
+    decoder = functools.partial(no.MultiONet, 4, 1, 1, 8, n_layers=3, sum_layers=2)
+    op = no.DGNO(PointEncoder(1, 4, (8,), key=keys[0]), started(decoder(key=keys[1])), started(decoder(key=keys[2])))
+    assert no.operator.keywords_of(op) == {"coords", "mask", "query", "key"}
+    coords, a = jax.random.uniform(keys[3], (2, 9)), jax.random.normal(keys[3], (1, 9))
+    code = op.encode(a, coords=coords)
+    order = jnp.array([3, 1, 4, 0, 2, 8, 6, 5, 7])
+    np.testing.assert_allclose(op.encode(a[:, order], coords=coords[:, order]), code, rtol=1e-5, atol=1e-6)
+    padded = Samples(
+        jnp.pad(a, ((0, 0), (0, 3)), constant_values=jnp.nan)[None],
+        coords=jnp.pad(coords, ((0, 0), (0, 3)), constant_values=7.0)[None],
+        mask=(jnp.arange(12) < 9)[None],
+    )
+    objectives = (no.losses.reconstruction(), no.losses.observed(np.asarray(coords[:, :2]), 0.5))
+    both = lambda op, batch: [objective(op, batch, key=key) for objective in objectives]
+    back, near = jax.jit(both)(op, padded)
+    np.testing.assert_allclose(back, np.linalg.norm(op.decode_input(code, coords) - a), rtol=1e-5)
+    np.testing.assert_allclose(near, np.mean((op.decode(code, coords[:, :2]) - 0.5) ** 2), rtol=1e-4)
+    with pytest.raises(ValueError, match="PointEncoder"):
+        small()(jnp.zeros((1, 5, 5)), coords=jnp.zeros((2, 5, 5)))
 
 
 def test_parts_that_do_not_fit_are_refused():

@@ -40,6 +40,13 @@ SCALE = Normalizer((1.0,), (2.0,), 1)
 NODES = Grid((4, 5), boundary="neumann")
 CLOUD, WANTED = np.random.default_rng(1).uniform(size=(2, 2, 5)).astype(np.float32)  # inside every domain below
 
+
+def decoder(seed, out_channels=1, **options):
+    """A decoder of codes of four numbers, as trained: at the start its outputs are zero."""
+    op = no.MultiONet(4, 1, out_channels, 6, n_layers=3, sum_layers=2, key=jax.random.key(seed), **options)
+    return eqx.tree_at(lambda op: op.weight, op, jax.random.normal(jax.random.key(seed), op.weight.shape))
+
+
 # Per class: makers of the operators to try, each with the shape of a field it takes. Extra inputs that an operator
 # cannot do without are fixed by `at`.
 EXAMPLES = {
@@ -49,6 +56,26 @@ EXAMPLES = {
     "ConvEncoder": [
         (lambda: ConvEncoder((7, 9), 2, 5, (6,), conv_channels=(3, 4), last_activation="tanh", key=key), (2, 7, 9)),
         (lambda: ConvEncoder(11, 1, 3, (), conv_channels=(4,), kernel_size=5, stride=3, key=key), (1, 11)),
+    ],
+    "DGNO": [
+        (lambda: no.DGNO(MLPEncoder((5, 5), 1, 4, (8,), key=key), decoder(1, factor="both"), decoder(2)), (1, 5, 5)),
+        (
+            lambda: no.DGNO(
+                MLPEncoder((5, 5), 1, 4, (8,), key=key),
+                [decoder(1), decoder(2)],
+                decoder(3),
+                decoder(4, 2),
+                phases=(5.0, 10.0),
+                stream_function=True,
+            ),
+            (1, 5, 5),
+        ),
+        (
+            lambda: no.DGNO(
+                MLPEncoder((5, 5), 1, 8, (8,), key=key), decoder(1), variational=True, code="identity", shift=1, scale=2
+            ),
+            (1, 5, 5),
+        ),
     ],
     "DeepONet": [
         (lambda: no.DeepONet(NODES, 1, 2, 6, n_layers=2, last_activation="tanh", key=key), (1, 4, 5)),

@@ -6,13 +6,35 @@ import numpy as np
 import pytest
 
 import neuralops as no
-from neuralops.nn import ChannelMLP, GroupNorm, LayerNorm, Linear, MultigridConv, SpectralConv
+from neuralops import inverse
+from neuralops.nn import (
+    ChannelMLP,
+    ConvEncoder,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    MLPEncoder,
+    MultigridConv,
+    PointEncoder,
+    SpectralConv,
+)
 
 KEY = jax.random.key(0)
 GRID = no.Grid((8, 8), 1.0, "dirichlet")
 A = no.Diffusion(GRID)
 SWEEPS = [(1, 1), (1, 0)]
 LINE = {"sweeps": SWEEPS, "ndim": 1, "key": KEY}
+
+TWO = {"in_channels": 2, "out_channels": 2}
+CONVOLVED = {"hidden_channels": (), "conv_channels": (2,), "key": KEY}
+POINTED = {"hidden_channels": (2,), "key": KEY}
+CODING = MLPEncoder(4, 1, 8, (2,), key=KEY)
+
+
+def multionet(**options):
+    plain = {"sensors": 4, "in_channels": 1, "out_channels": 1, "hidden_channels": 4, "n_layers": 3, "sum_layers": 2}
+    return no.MultiONet(**{**plain, "domain": ((0, 1),), **options}, key=KEY)
+
 
 # What is built, from the option under test; its name, and a value that is not the default.
 CASES = [
@@ -36,6 +58,33 @@ CASES = [
     (lambda **o: no.MgNO(1, 1, 1, n_layers=1, **LINE, **o), {"checkpoint_layers": True, "use_bias": True}),
     (lambda **o: no.DirectionNet((0, 0, 0), **{"hidden_channels": 1, "ndim": 1, **o}, key=KEY), {"ndim": 2}),
     (lambda **o: no.MultigridDirection(3, 2, **{"hidden_channels": 1, "ndim": 1, **o}, key=KEY), {"n_spatial": 2}),
+    (lambda **o: MLPEncoder(4, **{"in_channels": 1, "out_channels": 1, **o}, hidden_channels=(2,), key=KEY), TWO),
+    (
+        lambda **o: ConvEncoder(9, **{"in_channels": 1, "out_channels": 1, **o}, **CONVOLVED),
+        {**TWO, "kernel_size": 2, "stride": 1},
+    ),
+    (lambda **o: PointEncoder(**{"in_channels": 1, "out_channels": 1, "ndim": 1, **o}, **POINTED), {**TWO, "ndim": 2}),
+    (lambda **o: multionet(**o), {"in_channels": 2, "out_channels": 2, "n_layers": 4, "sum_layers": 1}),
+    (lambda **o: multionet(**o), {"hidden_channels": 2, "chunk_size": 5}),
+    (
+        lambda **o: no.DeepONet(4, **{"in_channels": 1, "out_channels": 1, "hidden_channels": 4, **o}, key=KEY),
+        {**TWO, "hidden_channels": 2, "n_layers": 2, "branch_layers": 2},
+    ),
+    (lambda **o: no.DGNO(CODING, multionet(), code="identity", **o), {"variational": True}),
+    (
+        lambda **o: no.DGNO(CODING, multionet(domain=((0, 1),) * 2, sensors=8), **o),
+        {"stream_function": True},
+    ),
+    (lambda **o: no.pde.TestFunctions(((0, 1),), **o), {"num_centers": 3, "num_points": 5, "corrected": False}),
+    (lambda **o: no.pde.WeakDarcy(((0, 1),) * 2, **o), {"space": 2, "num_centers": 3}),
+    (lambda **o: no.pde.StrongDarcy(((0, 1),), **o), {"num_points": 3}),
+    (lambda **o: no.pde.StrongBurgers(**o), {"num_points": 3}),
+    (lambda **o: no.pde.NodalDarcy((8, 8), **o), {"num_modes": 3, "refine": 3}),
+    (lambda **o: no.losses.virtual_observables(no.pde.WeakBurgers(), **o), {"top": 3}),
+    (lambda **o: inverse.Normal(**o), {"numbers": 3}),
+    (lambda **o: inverse.Uniform(**o), {"numbers": 3}),
+    (lambda **o: inverse.Gaussian(np.ones(3), np.ones((3, 2)), **o), {"bounded": False}),
+    (lambda **o: inverse.PointMeasurement(np.ones((1, 3)), noise=0.1, **o), {"channel": 1}),
     (lambda **o: no.Grid(**o), {"num_points": 5}),
     (lambda **o: no.Diffusion(GRID, **o), {"connected": True}),
     (lambda **o: no.CG(**o), {"history": 3}),

@@ -21,12 +21,12 @@ LEARNED, CLASSICAL = ("#dbe9f6", "#2f6fab"), ("#fbe3d6", "#c8553d")
 SHARED, GROUND = ("#e6f0e0", "#5b8c4a"), ("#ece8e1", "#85796a")
 # Where a room stands from left to right (0 to 12), and its colour; the floor is the contract's.
 HOUSE = {
-    "plotting": (4.0, 8.0, SHARED), "training": (0.0, 12.0, SHARED), "interop": (8.15, 12.0, SHARED),
-    "checkpoint": (4.5, 7.4, SHARED), "sharding": (8.65, 12.0, CLASSICAL), "inverse": (5.2, 7.4, SHARED),
-    "models": (0.0, 3.7, LEARNED), "pde": (9.15, 12.0, CLASSICAL), "nn": (0.0, 3.7, LEARNED),
-    "data": (4.5, 7.4, SHARED), "solvers": (7.7, 12.0, CLASSICAL), "operator": (0.0, 5.9, GROUND),
-    "grid": (6.1, 11.0, GROUND), "wrappers": (0.0, 4.2, SHARED),
-    "transforms": (7.6, 11.0, GROUND), "arguments": (0.0, 8.3, GROUND), "scale": (8.5, 12.0, GROUND),
+    "plotting": (4.0, 8.0, SHARED), "training": (0.0, 12.0, SHARED), "interop": (8.6, 12.0, SHARED),
+    "wrappers": (1.9, 4.2, SHARED), "checkpoint": (4.4, 6.8, SHARED), "sharding": (9.1, 12.0, CLASSICAL),
+    "inverse": (5.3, 7.95, SHARED), "models": (0.0, 3.4, LEARNED), "pde": (9.6, 12.0, CLASSICAL),
+    "nn": (0.0, 3.4, LEARNED), "data": (4.4, 6.8, SHARED), "solvers": (8.1, 12.0, CLASSICAL),
+    "operator": (0.0, 7.4, GROUND), "grid": (8.1, 11.0, GROUND), "transforms": (9.3, 11.0, GROUND),
+    "arguments": (0.0, 7.3, GROUND), "scale": (7.5, 12.0, GROUND),
 }  # fmt: skip
 SOLVERS = {
     "inverse": (0.0, 5.9, SHARED), "learning": (6.1, 12.0, LEARNED), "linear_solve": (0.0, 12.0, SHARED),
@@ -134,27 +134,35 @@ def draw(package: str, places: dict, name: str, title: str, roof: bool) -> None:
     lines = not_implied(imports(package, rooms))
     middle = lambda room: sum(places[room][:2]) / 2
 
-    def port(room: str, other: str, crowd: list[str]) -> float:
-        """Where a line meets a room: straight towards the other one where no third room is in the way."""
-        left, right, _ = places[room]
-        low, far = max(left, places[other][0]), min(right, places[other][1])
-        if low < far:
-            between = sorted((bottom[room], bottom[other]))
-            hidden = [places[r] for r in rooms if between[0] < bottom[r] < between[1]]
-            steps = [x / 20 for x in range(int(20 * low) + 3, int(20 * far) - 2)]
-            free = [x for x in steps if not any(h[0] - 0.25 < x < h[1] + 0.25 for h in hidden)]
-            if not free:  # drawn behind a third room, the line would seem to be that room's
-                raise ValueError(f"places: no way from {room} to {other} beside those between; narrow one.")
-            return min(free, key=lambda x: abs(x - (low + far) / 2))
-        crowd = sorted(crowd, key=middle)
-        return left + (right - left) * (crowd.index(other) + 0.7) / (len(crowd) + 0.4)
+    def free(room: str, other: str, low: float, far: float) -> list[float]:
+        """Where between `low` and `far` a straight line from one floor to the other meets no third room."""
+        between = sorted((bottom[room], bottom[other]))
+        hidden = [places[r] for r in rooms if between[0] < bottom[r] < between[1]]
+        steps = [x / 20 for x in range(round(20 * low) + 3, round(20 * far) - 2)]
+        return [x for x in steps if not any(h[0] - 0.25 < x < h[1] + 0.25 for h in hidden)]
+
+    def ends(a: str, b: str) -> tuple[float, float]:
+        """Where a line leaves a room and meets the other: straight, or sideways below the one that it leaves."""
+        low, far = max(places[a][0], places[b][0]), min(places[a][1], places[b][1])
+        if straight := free(a, b, low, far):
+            x = min(straight, key=lambda x: abs(x - (low + far) / 2))
+            return x, x
+        share = lambda room, other, crowd: (
+            places[room][0]
+            + (places[room][1] - places[room][0])
+            * ((sorted(crowd, key=middle).index(other) + 0.5) / (len(crowd) + 0.6))
+        )
+        x0, x1 = share(a, b, [d for c, d in lines if c == a]), share(b, a, [c for c, d in lines if d == b])
+        sideways = free(a, b, *places[b][:2])
+        if not sideways:  # drawn behind a third room, the line would seem to be that room's
+            raise ValueError(f"places: no way from {a} to {b} beside those between; narrow one.")
+        return x0, min(sideways, key=lambda x: abs(x - x1))
 
     for (a, b), n in lines.items():
-        x0 = port(a, b, [d for c, d in lines if c == a])
-        x1 = port(b, a, [c for c, d in lines if d == b])
-        y0, y1 = bottom[a], top[b] + 0.06
-        bend = (y0 - y1) / 1.6
-        curve = Curve([(x0, y0), (x0, y0 - bend), (x1, y1 + bend), (x1, y1)], [1, 4, 4, 4])
+        (x0, x1), y0, y1 = ends(a, b), bottom[a], top[b] + 0.06
+        lane, r = y0 - 0.3 - 0.05 * (rooms.index(a) % 3 - 1), 0.14 if x1 > x0 else -0.14
+        path = [(x0, y0), (x0, lane + 0.14), (x0, lane), (x0 + r, lane), (x1 - r, lane), (x1, lane), (x1, lane - 0.14)]
+        curve = Curve([*path, (x1, y1)], [1, 2, 3, 3, 2, 3, 3, 2]) if x0 != x1 else Curve([(x0, y0), (x1, y1)])
         colour = places[a][2][1]
         ax.add_patch(PathPatch(curve, fill=False, edgecolor=colour, lw=0.9 + 0.45 * n**0.5, alpha=0.85, zorder=1))
         ax.plot(x1, y1 + 0.02, marker="v", color=colour, markersize=6, zorder=3)

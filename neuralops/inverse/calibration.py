@@ -25,7 +25,7 @@ from neuralops.inverse.sampling import Settings, as_settings, check_posterior, r
 __all__ = ["Calibration", "coverage_study"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
     """What `coverage_study` found.
 

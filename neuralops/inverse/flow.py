@@ -23,6 +23,8 @@ class Flow(AbstractPrior):
 
     Made by `fit_flow`. `losses` are the negative log-likelihoods per sample of each epoch, `{"train", "val"}`, in the
     whitened space, where the Gaussian without a flow has rank * log(2 pi e) / 2.
+
+    It can be copied but not pickled, because flowjax holds functions without a name: a worker process fits its own.
     """
 
     bijection: Any

@@ -26,7 +26,7 @@ PARETO_K = 0.7  # above it a variational fit misses parts of the posterior (Veht
 NOISE_LEVEL = 0.99  # of the interval in which the misfit must lie
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Summary:
     """What `summary` found; `print` it, or read its fields.
 
@@ -195,8 +195,8 @@ def summary(
     max_draws, num_samples = count(max_draws, "max_draws", 10), count(num_samples, "num_samples", 0)
     if not isinstance(draws, Draws) or draws.w.ndim != 3 or draws.w.shape[-1] != posterior.size:
         raise ValueError(
-            f"draws: expected Draws of {posterior.size} numbers, got {type(draws).__name__}; give what hmc(posterior) "
-            "returned."
+            f"draws: expected Draws of {posterior.size} numbers, got {type(draws).__name__} "
+            f"{getattr(getattr(draws, 'w', draws), 'shape', ())}; give what hmc(posterior) returned."
         )
     kept = draws.thinned(max_draws)
     flat = kept.reshape(-1, kept.shape[-1])

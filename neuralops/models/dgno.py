@@ -21,7 +21,7 @@ from neuralops.grid import Grid
 from neuralops.models.branch_trunk import BranchTrunk
 from neuralops.models.multionet import MultiONet
 from neuralops.nn.encoder import ConvEncoder, MLPEncoder
-from neuralops.operator import AbstractOperator, Envelope, envelope_of
+from neuralops.operator import AbstractOperator, Envelope, check_field, envelope_of, keywords_of
 
 CODES = ("tanh", "identity")
 
@@ -42,6 +42,7 @@ class DGNO(AbstractOperator):
     **Arguments:**
 
     - `encoder`: an operator from the input to `(1, numbers)`, twice as many numbers as the code with `variational`.
+      With `nn.PointEncoder` the input is a cloud of points, given with `coords=` and `mask=`.
     - `solution`: the decoder of u, or several whose outputs follow each other.
     - `medium`: the decoder of a; `None` where the input is the solution at some points, such as an initial condition.
     - `flux`: the decoder, or several, of what the equation balances (a grad u, the stress); `()` without.
@@ -166,24 +167,39 @@ class DGNO(AbstractOperator):
         """Numbers of the code."""
         return self.encoder.out_channels // (2 if self.variational else 1)
 
-    def law(self, a: Float[Array, " channels *sensors"]) -> tuple[Float[Array, " code"], Float[Array, " code"]]:
+    @property
+    def keywords(self) -> frozenset[str]:
+        return frozenset({"query", "key"}) | (keywords_of(self.encoder) & {"coords", "mask"})
+
+    def law(
+        self, a: Float[Array, " channels *points"], **given: Any
+    ) -> tuple[Float[Array, " code"], Float[Array, " code"]]:
         """Mean and logarithm of the variance of the code, for a variational encoder.
+
+        **Arguments:** `a`, and `coords=` and `mask=` where the encoder takes them.
 
         **Raises:** `ValueError` when the encoder is deterministic.
         """
         if not self.variational:
             raise ValueError("law: this DGNO has a deterministic encoder; build it with variational=True.")
-        mean, log_variance = jnp.split(self._encoded(a), 2)
+        mean, log_variance = jnp.split(self._encoded(a, given), 2)
         return mean, log_variance
 
-    def encode(self, a: Float[Array, " channels *sensors"], *, key: Array | None = None) -> Float[Array, " code"]:
-        """The code of an input: its mean, or with a key a draw, where the encoder is variational."""
+    def encode(
+        self, a: Float[Array, " channels *points"], *, key: Array | None = None, **given: Any
+    ) -> Float[Array, " code"]:
+        """The code of an input: its mean, or with a key a draw, where the encoder is variational.
+
+        **Arguments:** `a`, and `coords=` and `mask=` where the encoder takes them.
+
+        **Raises:** `ValueError` when `a` does not lie where the encoder reads it.
+        """
         if self.variational:
-            mean, log_variance = self.law(a)
+            mean, log_variance = self.law(a, **given)
             if key is None:
                 return mean
             return mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape, mean.dtype)
-        z = self._encoded(a)
+        z = self._encoded(a, given)
         return jnp.tanh(z) if self.code == "tanh" else z
 
     def decode(self, code: Float[Array, " code"], query: Any = None) -> Float[Array, " out *points"]:
@@ -254,16 +270,27 @@ class DGNO(AbstractOperator):
 
     def __call__(
         self,
-        u: Float[Array, " channels *sensors"],
+        u: Float[Array, " channels *points_in"],
         /,
         *,
         query: Float[Array, " ndim *points"] | None = None,
+        coords: Any = None,
+        mask: Any = None,
         key: Array | None = None,
     ) -> Float[Array, " out *points"]:
-        return self.decode(self.encode(u, key=key), query)
+        given = {name: x for name, x in (("coords", coords), ("mask", mask)) if x is not None}
+        return self.decode(self.encode(u, key=key, **given), query)
 
-    def _encoded(self, a: Array) -> Array:
-        return self.encoder((a - self.shift) / self.scale if hasattr(a, "dtype") else a).reshape(-1)
+    def _encoded(self, a: Array, given: dict[str, Any]) -> Array:
+        # Before the scaling, which would make floats of integers.
+        check_field(a, channels=getattr(self.encoder, "in_channels", None), ndim=None, where="DGNO")
+        unknown = sorted(set(given) - keywords_of(self.encoder))
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]}: expected None, because the encoder of this DGNO reads values at fixed sensors, got an "
+                "array; build it with encoder=PointEncoder(...), which takes points and masks."
+            )
+        return self.encoder((a - self.shift) / self.scale, **given).reshape(-1)
 
     def _query(self, query: Any, dtype: Any) -> Any:
         """The closed grid of the encoder's sensors over the domain, where no points are given."""

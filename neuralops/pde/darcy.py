@@ -193,8 +193,11 @@ def solve_diffusion(
     - `f`: the source at the points, `(*grid,)` or `(channels, *grid)`; the value has its shape.
     - `rtol`: relative true residual to reach; `None` means 1e-10 in float64. In float32 rounding of u alone
       leaves a residual that grows with the square of the points, so `None` means the larger of 1e-6 and
-      n^2 epsilon / 4 with n the most points along an axis (1.2e-4 at 64, 5e-3 at 421); u is then right to
-      about 1e-5, or better.
+      n^2 epsilon / 4 with n the most points along an axis (1.2e-4 at 64, 5e-3 at 421). The relative error of u
+      against float64 is then, up to 421 points: of two phases of contrast 4 and 100 at most 3e-6; of log-normal media
+      2e-5 with `smooth`, 6e-5 without; but of the smooth media of `NodalDarcy`, which reach down to 0.1, up to 2e-5 at
+      64, 2e-4 at 224 and 7e-4 at 421. With 1e-5 in place of `None` the steps go on until rounding ends them: at most
+      2e-7 in these smooth media, though the report may then say "not converged".
     - `smooth`: whether `a` has no jumps; then the preconditioner is scaled by a^(-1/2) on both sides. Steps
       to 1e-10 at 211^2, plain against scaled: log-normal of contrast 8, 34 and 12; of contrast 3300, 730 and
       25; but two phases of contrast 4, 23 and 99 (Concus and Golub 1973 for the scaling).

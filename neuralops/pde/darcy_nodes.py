@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import count
-from neuralops.grid import Grid
+from neuralops.grid import Grid, interpolate
 from neuralops.pde.darcy import check_forcing, check_phases, solve_diffusion
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
@@ -184,17 +184,12 @@ class NodalDarcy(Problem):
         return jnp.pad(u, [(0, 0)] + [(1, 1)] * self.grid.ndim)
 
 
-def _along(matrix: np.ndarray, u: Array, axis: int) -> Array:
-    product = jnp.tensordot(jnp.asarray(matrix, u.dtype), u, (1, axis), precision=jax.lax.Precision.HIGHEST)
+def _along(matrix: Array, u: Array, axis: int) -> Array:
+    product = jnp.tensordot(matrix.astype(u.dtype), u, (1, axis), precision=jax.lax.Precision.HIGHEST)
     return jnp.moveaxis(product, 0, axis)
 
 
-def _cubic_matrix(num_points: int, where: np.ndarray) -> np.ndarray:
+def _cubic_matrix(num_points: int, where: np.ndarray) -> Array:
     """From values at 0, 1, ..., n - 1 to the cubics through the four nearest of them, `(len(where), num_points)`."""
-    first = np.clip(np.floor(where).astype(int) - 1, 0, num_points - STENCIL)
-    t, nodes = where - first, np.arange(STENCIL)
-    matrix = np.zeros((len(where), num_points))
-    for i in nodes:
-        others = nodes[nodes != i]
-        matrix[np.arange(len(where)), first + i] = np.prod((t[:, None] - others) / (i - others), axis=1)
-    return matrix
+    line = Grid((num_points,), (num_points - 1.0,), ("neumann",), ("node",))
+    return interpolate(jnp.eye(num_points), line, jnp.asarray(where, jnp.result_type(float))[None]).T

@@ -219,7 +219,7 @@ class TestFunctions:
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["centers", "weight"], meta_fields=["tests"])
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Patches:
     """A draw of test functions: their centres `(ndim, centers)` and the weight, 1 or 0, of each, `(centers,)`.
 

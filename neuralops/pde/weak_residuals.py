@@ -213,7 +213,7 @@ class WeakStokes(_Weak):
             s11, s22, s12 = components
             (p,) = pressure(y)
             laws = (s11 + p - 2 * mu * u_x, s22 + p - 2 * mu * v_y, s12 - mu * (u_y + v_x), p + (s11 + s22) / 2)
-            return sum(law**2 for law in laws), (u_x + v_y) ** 2
+            return jnp.sum(jnp.stack(laws) ** 2, axis=0), (u_x + v_y) ** 2
 
         def terms(x: Array) -> tuple[float, Array, Any]:
             s11, s22, s12 = components = stress(x)

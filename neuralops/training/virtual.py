@@ -8,7 +8,7 @@ points; under `vmap` over a batch what depends on the points alone is computed o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 from neuralops.arguments import count
 from neuralops.data.samples import Samples
 from neuralops.grid import Grid, interpolate
+from neuralops.operator import keywords_of
 from neuralops.scale import norm
 from neuralops.training.predict import predict, predict_one
 
@@ -33,11 +34,7 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     """
     if not callable(getattr(op, "decode", None)):
         return {"u": lambda x: predict_one(op, sample.replace(query=x, query_mask=None), key=key)}
-    given = {} if key is None or not getattr(op, "variational", False) else {"key": key}
-    if sample.coords is not None and "coords" in op.keywords:
-        given = {**given, "coords": sample.coords, "mask": sample.mask}
-    inputs = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
-    code = op.encode(inputs, **given)
+    code = _encoded(op, sample, key)
     fields: dict[str, Callable[[Any], Any]] = {"u": lambda x: op.decode(code, x)}
     fields["velocity"] = lambda x: op.decode(code, x)[: x.shape[0]]
     fields["pressure"] = lambda x: op.decode(code, x)[-1:]
@@ -48,6 +45,18 @@ def field_functions(op: Any, sample: Samples, *, key: Any = None) -> dict[str, C
     if getattr(op, "stream_function", False):
         fields["psi"] = lambda x: op.decode_stream(code, x)
     return fields
+
+
+def _encoded(op: Any, sample: Samples, key: Any, method: str = "encode") -> Any:
+    """The code of a sample, or its law, from what the operator names: points, mask, a key to draw with."""
+    named = keywords_of(op)
+    given: dict[str, Any] = {
+        name: x for name in ("coords", "mask") if (x := getattr(sample, name)) is not None and name in named
+    }
+    if key is not None and getattr(op, "variational", False):
+        given["key"] = key
+    inputs = sample.inputs if sample.mask is None else jnp.where(sample.mask, sample.inputs, 0)
+    return getattr(op, method)(inputs, **given)
 
 
 def medium_function(a: Any, domain: Any, order: int) -> Callable[[Any], Any]:
@@ -182,19 +191,29 @@ def grid_residual(residual: Callable[..., Any], *, reduction: str = "mean_square
     return GridResidual(residual, reduction)
 
 
+def _check_decoder(op: Any, half: str, name: str) -> None:
+    """Refuses operators that have no latent code."""
+    if not callable(getattr(op, half, None)):
+        raise ValueError(f"op: {name}() expects a DGNO, got {type(op).__name__} without {half}; leave this term out.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
     """How far the decoded input is from the input."""
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        _check_decoder(op, "decode_logits", "reconstruction")
+
         def one(sample: Samples, key: Any) -> Any:
-            given = {"key": key} if op.variational else {}
-            values = op.decode_logits(op.encode(sample.inputs, **given))
+            inside = True if sample.mask is None else sample.mask
+            points = None if sample.coords is None else jnp.where(inside, sample.coords, 0)
+            values = op.decode_logits(_encoded(op, sample, key), points)
+            inputs = jnp.where(inside, sample.inputs, 0)
             if op.phases is None:
-                return norm(values - sample.inputs)
+                return norm(jnp.where(inside, values - inputs, 0))
             low, high = op.phases
-            share = (sample.inputs - low) / (high - low)
-            return jnp.mean(jax.nn.softplus(values) - share * values)  # cross-entropy, of log-odds
+            entropy = jax.nn.softplus(values) - (inputs - low) / (high - low) * values  # of log-odds
+            return jnp.mean(entropy, where=jnp.broadcast_to(inside, entropy.shape))
 
         return jnp.mean(jax.vmap(one, in_axes=(batch.axes, 0))(batch, jax.random.split(key, len(batch))))
 
@@ -213,8 +232,10 @@ class Divergence:
     """The Kullback-Leibler divergence of the code's law from the standard normal."""
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        _check_decoder(op, "law", "kl")
+
         def one(sample: Samples) -> Any:
-            mean, log_variance = op.law(sample.inputs)
+            mean, log_variance = _encoded(op, sample, None, "law")
             return 0.5 * jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
 
         return jnp.mean(jax.vmap(one, in_axes=(batch.axes,))(batch))
@@ -242,11 +263,24 @@ class Observed:
         return isinstance(other, Observed) and self._value == other._value
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
+        named = [x for x in (self.points, self.values) if isinstance(x, str) and x != "input"]
+        missing = [name for name in named if name not in batch.extras]
+        if missing:
+            raise ValueError(
+                f"batch: expected the extras {named} for observed(...), got {sorted(batch.extras)}; give "
+                f"Samples(..., extras={{{missing[0]!r}: ...}})."
+            )
+
         def one(sample: Samples, key: Any) -> Any:
             points = self.points
             points = sample.extras[points] if isinstance(points, str) else jnp.asarray(points, sample.inputs.dtype)
             value = field_functions(op, sample, key=key)["u"](points)
-            value = value if self.channels is None else value[jnp.asarray(self.channels)]
+            if self.channels is not None:
+                if max(self.channels) >= len(value):  # an array would take the last one instead
+                    raise ValueError(
+                        f"channels: expected some of the {len(value)} of the output, got {self.channels}; count from 0."
+                    )
+                value = value[jnp.asarray(self.channels)]
             known = self.values
             if known == "input":
                 known = sample.inputs.reshape(len(sample.inputs), -1)
@@ -280,6 +314,10 @@ def observed(points: Any, values: Any = 0.0, *, channels: Any = None, reduction:
         values = float(values)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}; use one of these words.")
-    channels = None if channels is None else tuple(count(c, "channels", least=0) for c in channels)
+    if channels is not None:
+        chosen = tuple(channels) if isinstance(channels, Sequence) else ()
+        if not chosen:
+            raise ValueError(f"channels: expected numbers of channels, got {channels!r}; give a tuple such as (0, 1).")
+        channels = tuple(count(c, "channels", least=0) for c in chosen)
     frozen = points if isinstance(points, str) else (points.shape, points.tobytes())
     return Observed(points, values, channels, reduction, (frozen, values, channels, reduction))
