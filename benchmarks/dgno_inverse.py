@@ -125,8 +125,8 @@ def line(runs: list[dict]) -> str:
 
 def table(rows: list[dict]) -> str:
     lines = [
-        "| points | SNR | a, posterior mean | a, point estimate | u | 90 % bands hold, should, randomised | R-hat below 1.05 "
-        "(code, coefficient) | noise accepted | halved, doubled noticed | seconds |",
+        "| points | SNR | a, posterior mean | a, point estimate | u | 90 % bands hold, should, randomised "
+        "| R-hat below 1.05 (code, coefficient) | noise accepted | halved, doubled noticed | seconds |",
         "| --- |" + " --- |" * 9,
     ]
     for points, snr in dict.fromkeys((row["points"], row["snr"]) for row in rows):
