@@ -101,7 +101,7 @@ def reliability(share: np.ndarray, truth: np.ndarray) -> list:
 
 
 def randomised(share: np.ndarray, truth: np.ndarray) -> float:
-    """How much of the truth randomised bands hold: of a two-valued pixel they are the ones that hold `LEVEL` exactly."""
+    """How much of the truth randomised bands hold: of a two-valued pixel they alone hold `LEVEL` exactly."""
     draw = np.random.default_rng(0).uniform(size=share.shape)
     place = np.where(truth > 7.5, 1 - share + draw * share, draw * (1 - share))
     return float(np.mean(np.abs(place - 0.5) < LEVEL / 2))
