@@ -78,6 +78,25 @@ def test_the_mixed_form_weighs_the_balance():
     np.testing.assert_allclose(alone["constitutive"], np.mean(one["constitutive"]), rtol=1e-4)
 
 
+def test_dropped_test_functions_do_not_count_in_a_mean():
+    op, batch = small(flux=True), Samples(media())
+    right = lambda x: x[0] > 0.5
+    some = no.pde.WeakDarcy(SQUARE, form="mixed", inside=right, **FEW | {"num_centers": 40})
+    patches = some.draw(jax.random.split(key)[0], jnp.float32)
+    kept = np.asarray(patches.weight) > 0
+    assert 0 < kept.sum() < 40
+
+    @jax.jit
+    def residuals(sample):
+        return some.residuals(patches, medium_function(sample.inputs, SQUARE, 0), field_functions(op, sample))
+
+    found = [residuals(batch[i]) for i in range(3)]
+    _, report = run(no.losses.virtual_observables(some, order=0), op, batch)
+    mean = np.mean([r["constitutive"][kept] for r in found])
+    np.testing.assert_allclose(report["constitutive"], mean, rtol=1e-4)
+    np.testing.assert_allclose(report["balance"], np.mean([r["balance"][kept] ** 2 for r in found]), rtol=1e-4)
+
+
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_a_medium_between_its_nodes(order):
     a = media(1)[0]

@@ -94,14 +94,16 @@ class VirtualObservables:
 
         keys = jax.random.split(noise, len(batch))
         residuals = jax.vmap(one, in_axes=(batch.axes, 0))(batch, keys)
+        weight = getattr(patches, "weight", None)  # test functions of weight 0 leave 0, and do not count in a mean
+        share = 1.0 if weight is None else weight.size / jnp.sum(weight)
         weights = dict(self.weights)
         total: Any = 0.0
         report = {}
         for name, r in residuals.items():
             if name in squared:
-                value = jnp.mean(r)
+                value = share * jnp.mean(r)
             elif self.reduction == "mean_square":
-                value = jnp.mean(r**2)
+                value = share * jnp.mean(r**2)
             else:
                 value = jnp.mean(jax.vmap(norm)(r))
             total, report[name] = total + weights.get(name, 1.0) * value, value
