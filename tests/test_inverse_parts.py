@@ -330,3 +330,16 @@ def test_the_deviation_about_the_mean_widens_the_bands():
     np.testing.assert_allclose(widths, [2 * 1.645 * 3, 2 * 1.645 * 5], rtol=0.06)
     with pytest.raises(ValueError, match="deviation"):
         inverse.summary(draws, posterior, query, deviation=-1.0)
+
+
+def test_chains_start_at_the_likeliest_of_their_own_draws():
+    from neuralops.inverse.sampling import _likeliest
+
+    posterior = inverse.Posterior(MODEL, inverse.Normal(3), seen(noise=0.6))
+    starts = _likeliest(posterior, jax.random.key(0), 4, 300)
+    draws = jax.random.normal(jax.random.key(0), (4, 300, 3))
+    misfits = np.asarray(jax.vmap(jax.vmap(lambda w: jnp.sum(posterior.misfit(w) ** 2)))(draws))
+    np.testing.assert_array_equal(starts, draws[np.arange(4), misfits.argmin(axis=1)])
+    assert len({float(x) for x in starts[:, 0]}) == 4  # apart
+    alone = _likeliest(posterior, jax.random.key(0), 4, 1)
+    np.testing.assert_array_equal(alone, jax.random.normal(jax.random.key(0), (4, 1, 3))[:, 0])

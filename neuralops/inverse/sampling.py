@@ -51,6 +51,7 @@ def hmc(
     dense: bool = False,
     start: Any = None,
     jitter: float = 0.5,
+    candidates: int = 256,
     progress: bool = True,
 ) -> Draws:
     """Draws from a posterior by the no-U-turn sampler or by HMC with trajectories of a fixed number of steps.
@@ -67,8 +68,9 @@ def hmc(
       shortened by a random factor of up to 2.
     - `target_acceptance`: what the step size is tuned to; raise it (0.95) when draws diverge.
     - `dense`: a full mass matrix, for few unknowns that depend on each other strongly.
-    - `start`: `None` starts each chain at its own draw of the prior, which is wider than the posterior: only chains
-      that begin apart and come together say something by R-hat. An array `(size,)`, such as
+    - `start`: `None` starts each chain at the likeliest of its own `candidates` draws of the prior: chains that begin
+      apart and come together say something by R-hat, and one that begins where nothing fits the data may stay in a mode
+      of no weight. With `candidates=1` each starts at a draw of the prior as it is. An array `(size,)`, such as
       `prior.inverse(estimate.code)`, starts all near it, `jitter` prior deviations apart: for posteriors so narrow that
       a warm-up from the prior is lost in other modes, at the price of never seeing these. `(num_chains, size)` gives
       each its own.
@@ -84,7 +86,7 @@ def hmc(
     settings = as_settings(method, target_acceptance, num_integration_steps, dense)
     require("blackjax", "hmc")
     begin, warm, move = jax.random.split(key, 3)
-    starts = _starts(posterior, start, begin, num_chains, jitter)
+    starts = _starts(posterior, start, begin, num_chains, jitter, count(candidates, "candidates"))
     bar = tqdm(total=num_warmup + num_samples, unit="step", disable=not progress)
     with bar:
         bar.set_description("warm-up")
@@ -141,21 +143,37 @@ def check_start(posterior: Posterior, start: Any, shapes: tuple[tuple[int, ...],
 
 
 def run_chains(
-    posterior: Posterior, key: Array, num_chains: int, num_warmup: int, num_samples: int, settings: Settings
+    posterior: Posterior,
+    key: Array,
+    num_chains: int,
+    num_warmup: int,
+    num_samples: int,
+    settings: Settings,
+    candidates: int = 256,
 ) -> Array:
     """The draws `(chains, draws, size)` alone, from prior starts, in one traced piece: for many posteriors at once."""
     begin, warm, move = jax.random.split(key, 3)
-    starts = jax.random.normal(begin, (num_chains, posterior.size))
+    starts = _likeliest(posterior, begin, num_chains, candidates)
     states, tuned = _warm_up(posterior, starts, jax.random.split(warm, num_chains), num_warmup, settings)
     keys = jax.random.split(move, (num_chains, num_samples))
     return _advance(posterior, states, tuned, keys, settings)[1][0]
 
 
-def _starts(posterior: Posterior, start: Any, key: Array, num_chains: int, jitter: float) -> Array:
+@eqx.filter_jit
+def _likeliest(posterior: Posterior, key: Array, num_chains: int, candidates: int) -> Array:
+    """Of as many draws of the prior for each chain the one that fits the data best."""
+    draws = jax.random.normal(key, (num_chains, candidates, posterior.size))
+    misfit = lambda w: jnp.sum(posterior.misfit(w) ** 2)
+    fits = jax.lax.map(misfit, draws.reshape(-1, posterior.size), batch_size=min(64, num_chains * candidates))
+    best = jnp.argmin(fits.reshape(num_chains, candidates), axis=1)
+    return jnp.take_along_axis(draws, best[:, None, None], axis=1)[:, 0]
+
+
+def _starts(posterior: Posterior, start: Any, key: Array, num_chains: int, jitter: float, candidates: int) -> Array:
+    if start is None:
+        return _likeliest(posterior, key, num_chains, candidates)
     shape = (num_chains, posterior.size)
     noise = jax.random.normal(key, shape)
-    if start is None:
-        return noise
     if isinstance(jitter, bool) or not math.isfinite(jitter) or jitter < 0:
         raise ValueError(f"jitter: expected zero or a positive number, got {jitter!r}; give 0.5 prior deviations.")
     start = check_start(posterior, start, ((posterior.size,), shape))
