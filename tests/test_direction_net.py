@@ -93,7 +93,7 @@ def test_refusals():
         ({"scaling": "unit"}, "scaling"),
         ({"hidden_channels": 0}, "hidden_channels"),
         ({"boundary": "open"}, "boundary"),
-        ({"activation": "elu"}, "activation"),
+        ({"activation": "elusive"}, "activation"),
     ):
         with pytest.raises(ValueError, match=word):
             no.DirectionNet(**arguments, key=jax.random.key(0))

@@ -343,3 +343,23 @@ def test_chains_start_at_the_likeliest_of_their_own_draws():
     assert len({float(x) for x in starts[:, 0]}) == 4  # apart
     alone = _likeliest(posterior, jax.random.key(0), 4, 1)
     np.testing.assert_array_equal(alone, jax.random.normal(jax.random.key(0), (4, 1, 3))[:, 0])
+
+
+def test_errors_of_the_model_that_belong_together():
+    """The misfit is whitened by noise and second moment of the errors: its square is the Mahalanobis distance."""
+    errors = np.random.default_rng(0).normal(size=(12, 30)) @ np.diag(np.linspace(0.1, 1, 30))
+    mask = np.arange(30) != 4
+    dirty = np.where(mask, errors, np.nan)
+    plain = inverse.PointMeasurement(POINTS, noise=0.3, model_error=errors, mask=mask).with_values(jnp.arange(30.0))
+    masked = inverse.PointMeasurement(POINTS, noise=0.3, model_error=dirty, mask=mask).with_values(jnp.arange(30.0))
+    difference = np.asarray(plain.observed - plain(MODEL, CODE), np.float64)[mask]
+    covariance = 0.09 * np.eye(29) + errors[:, mask].T @ errors[:, mask] / 12
+    wanted = difference @ np.linalg.solve(covariance, difference)
+    for one in (plain, masked):
+        np.testing.assert_allclose(np.sum(np.asarray(one.misfit(MODEL, CODE)) ** 2), wanted, rtol=2e-3)
+    np.testing.assert_allclose(plain.deviation[mask] ** 2, np.diag(covariance), rtol=1e-4)
+    alone = inverse.PointMeasurement(POINTS, jnp.arange(30.0), noise=0.3, model_error=np.diag(np.full(30, 30**0.5)))
+    same = inverse.PointMeasurement(POINTS, jnp.arange(30.0), noise=0.3, model_error=1.0)
+    np.testing.assert_allclose(alone.misfit(MODEL, CODE), same.misfit(MODEL, CODE), rtol=1e-4)
+    with pytest.raises(ValueError, match="model_error"):
+        inverse.PointMeasurement(POINTS, noise=0.3, model_error=errors[:, :3])

@@ -112,6 +112,7 @@ VALUES = {  # equal when their content is
     "PoissonDirections": lambda p: pde.PoissonDirections((8, 8)),
     "GaussianRandomField": lambda p: pde.GaussianRandomField(2.0, 3.0),
     "TestFunctions": lambda p: pde.TestFunctions(SQUARE, inside=disc, refined=(((0.2, 0.6), (0.2, 0.6)), 5)),
+    "BalancedDarcy": lambda p: pde.BalancedDarcy(SQUARE, particular=disc),
     "WeakDarcy": lambda p: pde.WeakDarcy(SQUARE, forcing=disc, form="primal", rule="derivative"),
     "WeakBurgers": lambda p: pde.WeakBurgers(viscosity=0.1),
     "WeakStokes": lambda p: pde.WeakStokes(num_centers=7),

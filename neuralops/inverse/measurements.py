@@ -46,8 +46,11 @@ class PointMeasurement(eqx.Module):
     - `values`: `(n,)`, what was observed; `None` until `simulate` or `with_values`.
     - `of`: `"solution"` (seen through `model.decode`) or `"input"` (`model.decode_input`).
     - `noise`: its standard deviation in units of the values, a number or `(n,)`.
-    - `model_error`: the standard deviation of the decoder's own error in the same units, a number or `(n,)`, added in
-      quadrature. A surrogate that is 2 % off and is told of 0.1 % noise gives bands that are far too narrow.
+    - `model_error`: the decoder's own error in the same units. A number or `(n,)` is a standard deviation, independent
+      from point to point, added in quadrature. An array `(solves, n)` holds errors that were found at these points, one
+      row for each of some solved examples: their second moment is added to the covariance (the approximation error of
+      Kaipio and Somersalo 2007), which takes into account that a surrogate errs alike at neighbouring points. Taken as
+      independent, such an error averages out over many points as noise does, and bands are far too narrow.
     - `channel`: which output channel is seen.
     - `mask`: `(n,)`, true where a point counts; the others may hold NaN and change nothing.
 
@@ -58,6 +61,7 @@ class PointMeasurement(eqx.Module):
     values: Float[Array, " n"] | None
     noise: Float[Array, " n"]
     model_error: Float[Array, " n"]
+    factor: Float[Array, "n n"] | None
     mask: Array | None
     of: str = eqx.field(static=True)
     channel: int = eqx.field(static=True)
@@ -90,9 +94,21 @@ class PointMeasurement(eqx.Module):
         # A masked point moves onto one that counts, so that no NaN reaches a decoder or a gradient.
         self.points = _finite(raw if self.mask is None else jnp.where(self.mask, raw, raw[:, at : at + 1]), "points")
         self.noise = _finite(where(_per_point(noise, "noise", n), 1.0), "noise")
+        errors = None
+        if np.ndim(model_error) == 2:  # rows of errors that were found
+            errors = jnp.asarray(_plain(model_error, "model_error"))
+            if errors.shape[1] != n:
+                raise ValueError(
+                    f"model_error: expected (solves, {n}), a column for a point, got {errors.shape}; give u - op(a)."
+                )
+            errors = _finite(where(errors, 0.0), "model_error")
+            model_error = jnp.sqrt(jnp.mean(errors**2, axis=0))
         self.model_error = _finite(where(_per_point(model_error, "model_error", n), 0.0), "model_error")
         _positive(self.noise, "noise", strictly=True)
         _positive(self.model_error, "model_error", strictly=False)
+        self.factor = None
+        if errors is not None:
+            self.factor = jnp.linalg.cholesky(jnp.diag(self.noise**2) + errors.T @ errors / len(errors))
         self.values = None
         if values is not None:
             self.values = self.with_values(values).values
@@ -132,9 +148,13 @@ class PointMeasurement(eqx.Module):
         return field[self.channel]
 
     def misfit(self, model: Any, code: Float[Array, " code"]) -> Float[Array, " n"]:
-        """(y - H(z)) / deviation at each point, zero where masked."""
-        difference = (self.observed - self(model, code)) / self.deviation
-        return difference if self.mask is None else jnp.where(self.mask, difference, 0)
+        """(y - H(z)) / deviation at each point, zero where masked; whitened where errors of points belong together."""
+        difference = self.observed - self(model, code)
+        if self.mask is not None:
+            difference = jnp.where(self.mask, difference, 0)
+        if self.factor is None:
+            return difference / self.deviation
+        return jax.scipy.linalg.solve_triangular(self.factor, difference, lower=True)
 
     def with_values(self, values: Any) -> PointMeasurement:
         """The same measurement with other values `(n,)`.
