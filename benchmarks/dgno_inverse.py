@@ -41,11 +41,13 @@ def solved(problem: no.pde.NodalDarcy, num_samples: int) -> tuple[no.data.Sample
     return samples[:NUM_KNOWN], samples[NUM_KNOWN:]
 
 
-def own_errors(op: no.DGNO, known: no.data.Samples) -> tuple[np.ndarray, float]:
-    """Errors of the decoded solution `(solves, nodes)`, and the root mean square error of the decoded coefficient."""
+def own_errors(op: no.DGNO, known: no.data.Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of the decoded solution `(solves, nodes)`, and root mean square errors of the coefficient at the nodes."""
     u = jax.jit(jax.vmap(op))(known.inputs)
     a = jax.jit(jax.vmap(lambda a: op.decode_input(op.encode(a))))(known.inputs)
-    return (known.outputs - np.asarray(u)).reshape(len(known), -1), rms(np.asarray(a) - known.inputs)
+    return (known.outputs - np.asarray(u)).reshape(len(known), -1), np.sqrt(
+        np.mean((np.asarray(a) - known.inputs) ** 2, axis=0)
+    )
 
 
 def rms(x: np.ndarray) -> float:
@@ -187,7 +189,7 @@ def main() -> None:
     codes = jax.jit(jax.vmap(op.encode))(media)
     prior = inverse.Gaussian.fit(codes, share=args.share, bounded=op.code == "tanh")
     print(f"{prior.size} unknowns hold {100 * prior.share:.1f} % of the codes; errors of the operator itself: "
-          f"u {rms(errors):.3g}, a {deviation:.3g}")  # fmt: skip
+          f"u {rms(errors):.3g}, a {rms(deviation):.3g}")  # fmt: skip
     query = jnp.asarray(problem.grid.coordinates(), jnp.float32)
     nodes = np.asarray(query).reshape(2, -1)
     inside = np.flatnonzero((nodes > 1e-6).all(0) & (nodes < 1 - 1e-6).all(0))

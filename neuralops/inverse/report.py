@@ -172,7 +172,7 @@ def summary(
     *,
     truth: Any = None,
     level: float = 0.9,
-    deviation: float = 0.0,
+    deviation: Any = 0.0,
     max_draws: int = 1000,
     num_samples: int = 16,
 ) -> Summary:
@@ -184,8 +184,9 @@ def summary(
     - `query`: `(ndim, *points)`.
     - `truth`: the coefficient there, `(channels, *points)`, if known.
     - `level`: of the bands.
-    - `deviation`: the standard deviation of a continuous coefficient about the decoded mean, p(a | z), in its units:
-      the root mean square error of `decode_input(encode(a))` on fresh inputs. Two phases have their own law.
+    - `deviation`: the standard deviation of a continuous coefficient about the decoded mean, p(a | z), in its units, a
+      number or `(channels, *points)`: the root mean square error of `decode_input(encode(a))` on fresh inputs. Two
+      phases have their own law.
     - `max_draws`: how many draws are decoded at most, evenly from all chains; convergence looks at all of them.
     - `num_samples`: how many decoded draws are kept.
 
@@ -202,10 +203,12 @@ def summary(
     flat = kept.reshape(-1, kept.shape[-1])
     fields = posterior.fields(flat, query)
     phases = getattr(posterior.model, "phases", None)
-    if isinstance(deviation, bool) or not 0 <= deviation < math.inf or (deviation and phases is not None):
+    deviation = np.asarray(deviation)
+    wrong = deviation.dtype.kind not in "fiu" or not (np.isfinite(deviation).all() and (deviation >= 0).all())
+    if wrong or deviation.shape not in ((), fields.shape[1:]) or (deviation.any() and phases is not None):
         raise ValueError(
-            f"deviation: expected zero or a positive number, and zero for two phases, got {deviation!r}; give the "
-            "error of decode_input(encode(a))."
+            f"deviation: expected zero or more, a number or {fields.shape[1:]}, and zero for two phases, got "
+            f"{deviation!r}; give the error of decode_input(encode(a))."
         )
     mean = fields.mean(axis=0)
     lower, upper, mass = _bands(fields, mean, level, deviation, phases)
@@ -250,11 +253,11 @@ def summary(
     )
 
 
-def _bands(fields: Array, mean: Array, level: float, deviation: float, phases: Any) -> tuple[Array, Array, float]:
+def _bands(fields: Array, mean: Array, level: float, deviation: np.ndarray, phases: Any) -> tuple[Array, Array, float]:
     """Equal-tailed quantiles of the coefficient at each point, and the mean probability between them."""
     alpha = (1 - level) / 2
     if phases is None:
-        if deviation:  # the same noise at every call
+        if deviation.any():  # the same noise at every call
             fields = fields + deviation * jax.random.normal(jax.random.key(0), fields.shape, fields.dtype)
         lower, upper = jnp.quantile(fields, jnp.array([alpha, 1 - alpha]), axis=0)
         return lower, upper, level
