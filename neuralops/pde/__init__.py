@@ -1,19 +1,19 @@
 """Problems: a law for drawing inputs, the true solution operator, and a residual."""
 
-from neuralops.pde.balanced import BalancedDarcy
 from neuralops.pde.burgers import Burgers
 from neuralops.pde.burgers_walls import BurgersWalls
 from neuralops.pde.darcy import Darcy, solve_diffusion
 from neuralops.pde.darcy_nodes import NodalDarcy
-from neuralops.pde.derivatives import second_derivatives, value_and_gradient
 from neuralops.pde.helmholtz import Helmholtz
 from neuralops.pde.poisson import Poisson
 from neuralops.pde.poisson_directions import PoissonDirections
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField
-from neuralops.pde.strong_residuals import StrongBurgers, StrongDarcy, darcy_differences
+from neuralops.pde.residuals.balanced import BalancedDarcy
+from neuralops.pde.residuals.derivatives import second_derivatives, value_and_gradient
+from neuralops.pde.residuals.strong import StrongBurgers, StrongDarcy, darcy_differences
+from neuralops.pde.residuals.weak import WeakBurgers, WeakDarcy, WeakStokes
 from neuralops.pde.weak_form import Patches, TestFunctions, wendland, wendland_gradient
-from neuralops.pde.weak_residuals import WeakBurgers, WeakDarcy, WeakStokes
 
 __all__ = [
     "BalancedDarcy",

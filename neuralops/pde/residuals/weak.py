@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neuralops.pde.derivatives import Field, value_and_gradient
 from neuralops.pde.random_fields import check_number
+from neuralops.pde.residuals.derivatives import Field, value_and_gradient
 from neuralops.pde.weak_form import Patches, TestFunctions
 
 FORMS = ("mixed", "primal")

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float
 from neuralops.arguments import count
 from neuralops.grid import Grid
 from neuralops.operator import check_field
-from neuralops.pde.derivatives import Field, second_derivatives, value_and_gradient
 from neuralops.pde.random_fields import check_number
+from neuralops.pde.residuals.derivatives import Field, second_derivatives, value_and_gradient
+from neuralops.pde.residuals.weak import check_source, source_at, take
 from neuralops.pde.weak_form import Box, check_domain, latin_hypercube
-from neuralops.pde.weak_residuals import check_source, source_at, take
 
 
 @jax.tree_util.register_static
