@@ -45,7 +45,8 @@ class DGNO(AbstractOperator):
       With `nn.PointEncoder` the input is a cloud of points, given with `coords=` and `mask=`.
     - `solution`: the decoder of u, or several whose outputs follow each other.
     - `medium`: the decoder of a; `None` where the input is the solution at some points, such as an initial condition.
-    - `flux`: the decoder, or several, of what the equation balances (a grad u, the stress); `()` without.
+    - `flux`: the decoder, or several, of what the equation balances (a grad u, the stress), or of its potential (see
+      `pde.BalancedDarcy`); `()` without.
     - `stream_function`: whether the first output of `solution` is a stream function psi in two dimensions, of which the
       velocity (psi_y, -psi_x) takes the place: it has no divergence, exactly.
     - `phases`: the two values of the medium, or `None`.
