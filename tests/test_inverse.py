@@ -341,6 +341,7 @@ def test_the_density_of_a_flow_is_that_of_its_map():
         eqx.tree_at(lambda f: f.gaussian.factor, flow, flow.gaussian.factor[:, :1]).log_density(w)
 
 
+@pytest.mark.slow
 def test_fitting_a_flow_gains_likelihood():
     codes = BENT.at[:, 1].set(BENT[:, 0] ** 2 + 0.1 * BENT[:, 1])
     flow = inverse.fit_flow(
