@@ -142,6 +142,7 @@ def stream(dtype=jnp.float32):
     return jax.tree.unflatten(structure, [(x + e).astype(dtype) for x, e in zip(leaves, noise, strict=True)])
 
 
+@pytest.mark.slow
 def test_a_stream_function_through_the_objective():
     op, batch = stream(), Samples(jax.random.normal(key, (3, 1, 256)))
     whole = dgno_flows.stokes_objective(ARGS)
