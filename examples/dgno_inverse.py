@@ -12,6 +12,7 @@ that agree with what was. What the operator itself gets wrong, as 50 solves show
 from __future__ import annotations
 
 import argparse
+import importlib.util
 from pathlib import Path
 
 import jax
@@ -92,6 +93,8 @@ def picture(path: Path, truth: np.ndarray, report: inverse.Summary, points: np.n
 
 def main() -> None:
     args = parse()
+    if importlib.util.find_spec("blackjax") is None:  # said before minutes of training
+        raise SystemExit("this example samples with blackjax: pip install 'neuralops-jax[plot,inverse]'")
     args.output.mkdir(parents=True, exist_ok=True)
     problem = no.pde.NodalDarcy((29, 29), medium=args.medium)
     draw = jax.jit(jax.vmap(problem.sample))

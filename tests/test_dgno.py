@@ -169,6 +169,8 @@ def test_inputs_on_clouds_of_points():
     np.testing.assert_allclose(near, np.mean((op.decode(code, coords[:, :2]) - 0.5) ** 2), rtol=1e-4)
     with pytest.raises(ValueError, match="PointEncoder"):
         small()(jnp.zeros((1, 5, 5)), coords=jnp.zeros((2, 5, 5)))
+    with pytest.raises(ValueError, match="PointEncoder"):
+        no.MultiONet(5, 1, 1, 8, key=key).encode(jnp.zeros((1, 5)), coords=jnp.zeros((1, 5)))
 
 
 def test_parts_that_do_not_fit_are_refused():

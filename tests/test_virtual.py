@@ -78,6 +78,15 @@ def test_the_mixed_form_weighs_the_balance():
     np.testing.assert_allclose(alone["constitutive"], np.mean(one["constitutive"]), rtol=1e-4)
 
 
+def test_weights_of_no_residual_are_refused():
+    objective = no.losses.virtual_observables(no.pde.WeakDarcy(SQUARE, form="primal", **FEW), weights={"balanse": 2.0})
+    with pytest.raises(ValueError, match="balanse"):
+        objective(small(), Samples(media()), key=key)
+    for points, values, word in ((np.full((2, 3), np.nan), 0.0, "NaN"), (np.zeros((2, 3)), np.zeros(3), "extras")):
+        with pytest.raises(ValueError, match=word):
+            no.losses.observed(points, values)
+
+
 def test_dropped_test_functions_do_not_count_in_a_mean():
     op, batch = small(flux=True), Samples(media())
     right = lambda x: x[0] > 0.5

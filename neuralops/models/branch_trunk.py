@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count
 from neuralops.grid import Grid, per_axis
-from neuralops.nn.encoder import BOUNDARIES, check_sensors, shape_of
+from neuralops.nn.encoder import BOUNDARIES, check_given, check_sensors, shape_of
 from neuralops.operator import AbstractOperator, Envelope, envelope_of, keywords_of
 
 ENDS = (None, "both", "low", "high")
@@ -77,8 +77,9 @@ class BranchTrunk(AbstractOperator):
 
         **Arguments:** `u`, and `coords=` and `mask=` where the encoder takes them.
 
-        **Raises:** `ValueError` when `u` does not lie on the sensors.
+        **Raises:** `ValueError` when `u` does not lie on the sensors, and on points where there are sensors.
         """
+        check_given(given, self.keywords, type(self).__name__)
         if self.encoder is None:
             check_sensors(u, self.in_channels, _shape(self.sensors), type(self).__name__)
             return self.code_of(u.reshape(-1))
@@ -115,12 +116,6 @@ class BranchTrunk(AbstractOperator):
         key: Array | None = None,
     ) -> Float[Array, " out *points"]:
         given = {name: x for name, x in (("coords", coords), ("mask", mask)) if x is not None}
-        unknown = sorted(set(given) - self.keywords)
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]}: expected None, because this {type(self).__name__} reads values at fixed sensors, got "
-                "an array; build it with encoder=PointEncoder(...), which takes points and masks."
-            )
         if query is None:
             self._points(None, jnp.float32)  # refused before anything is computed
         return self.decode(self.encode(u, **given), query)

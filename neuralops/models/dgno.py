@@ -20,7 +20,7 @@ from neuralops.arguments import flag
 from neuralops.grid import Grid
 from neuralops.models.branch_trunk import BranchTrunk
 from neuralops.models.multionet import MultiONet
-from neuralops.nn.encoder import ConvEncoder, MLPEncoder
+from neuralops.nn.encoder import ConvEncoder, MLPEncoder, check_given
 from neuralops.operator import AbstractOperator, Envelope, check_field, envelope_of, keywords_of
 
 CODES = ("tanh", "identity")
@@ -285,12 +285,7 @@ class DGNO(AbstractOperator):
     def _encoded(self, a: Array, given: dict[str, Any]) -> Array:
         # Before the scaling, which would make floats of integers.
         check_field(a, channels=getattr(self.encoder, "in_channels", None), ndim=None, where="DGNO")
-        unknown = sorted(set(given) - keywords_of(self.encoder))
-        if unknown:
-            raise ValueError(
-                f"{unknown[0]}: expected None, because the encoder of this DGNO reads values at fixed sensors, got an "
-                "array; build it with encoder=PointEncoder(...), which takes points and masks."
-            )
+        check_given(given, keywords_of(self.encoder), "DGNO")
         return self.encoder((a - self.shift) / self.scale, **given).reshape(-1)
 
     def _query(self, query: Any, dtype: Any) -> Any:

@@ -7,7 +7,7 @@ grid; `PointEncoder` reads a cloud of points and averages over it, so that order
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -59,6 +59,19 @@ def check_sensors(u: Any, channels: int, sensors: tuple[int, ...], where: str) -
         raise ValueError(
             f"u: {where} is locked to the sensors {sensors} it was built for, got a field on {u.shape[1:]}; "
             "bring the field to those points (no.resample), or build one with a PointEncoder, which takes any points."
+        )
+
+
+def check_given(given: Mapping[str, Any], takes: Collection[str], where: str) -> None:
+    """Refuses `coords` and `mask` where values are read at fixed sensors.
+
+    **Raises:** `ValueError` naming the keyword.
+    """
+    unknown = sorted(set(given) - set(takes))
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]}: expected None, because this {where} reads values at fixed sensors, got an array; build it "
+            "with encoder=PointEncoder(...), which takes points and masks."
         )
 
 

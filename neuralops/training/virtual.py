@@ -97,6 +97,9 @@ class VirtualObservables:
         weight = getattr(patches, "weight", None)  # test functions of weight 0 leave 0, and do not count in a mean
         share = 1.0 if weight is None else weight.size / jnp.sum(weight)
         weights = dict(self.weights)
+        unknown = sorted(set(weights) - set(residuals))
+        if unknown:
+            raise ValueError(f"weights: expected names among {list(residuals)}, got {unknown}; name the residuals.")
         total: Any = 0.0
         report = {}
         for name, r in residuals.items():
@@ -310,9 +313,16 @@ def observed(points: Any, values: Any = 0.0, *, channels: Any = None, reduction:
     """
     if not isinstance(points, str):
         points = np.asarray(points)
-        if points.ndim != 2 or not np.isfinite(points).all():
-            raise ValueError(f"points: expected finite points (ndim, n), got shape {points.shape}; coordinates first.")
+        if points.ndim != 2:
+            raise ValueError(f"points: expected points (ndim, n), got shape {points.shape}; coordinates come first.")
+        if not np.isfinite(points).all():
+            raise ValueError("points: expected finite points, got NaN or infinity; leave such points out.")
     if not isinstance(values, str):
+        if np.ndim(values) != 0:
+            raise ValueError(
+                f"values: expected a number, 'input' or the name of an extra, got shape {np.shape(values)}; give "
+                "Samples(..., extras={'y': values}) and values='y'."
+            )
         values = float(values)
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: expected one of {REDUCTIONS}, got {reduction!r}; use one of these words.")
