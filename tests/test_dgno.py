@@ -3,6 +3,7 @@
 import functools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,12 +35,6 @@ def small(phases=None, flux=(), variational=False, **options):
 def started(op):
     """With weights of the inner products that are not zero."""
     weight = jax.random.normal(jax.random.key(9), op.weight.shape)
-    return eqx_at(op, weight)
-
-
-def eqx_at(op, weight):
-    import equinox as eqx
-
     return eqx.tree_at(lambda op: op.weight, op, weight)
 
 
@@ -77,8 +72,6 @@ def test_two_phases():
     share = jax.nn.sigmoid(op.medium(code[None], query=query))
     np.testing.assert_allclose(op.decode_input(code, query), 5 + 5 * share, rtol=1e-6)
     # log-odds of zero: the mean of many draws is the middle, their noise in the logit has variance pi^2 / (3 S)
-    import equinox as eqx
-
     flat = eqx.tree_at(lambda op: (op.medium.weight, op.medium.bias), op, (jnp.zeros((2, 1)), jnp.zeros(1)))
     points = jnp.zeros((2, 4000))
     draws = flat.sample_input(code, points, key=key, num_draws=25)

@@ -26,7 +26,7 @@ from neuralops.operator import AbstractOperator, Envelope, envelope_of, keywords
 ENDS = (None, "both", "low", "high")
 
 
-class BranchTrunk(AbstractOperator):
+class AbstractBranchTrunk(AbstractOperator):
     """Base of the operators that separate input and place.
 
     They are called as `op(u)`, `op(u, query=points)`, or in two halves: `code = op.encode(u)`, once for an input, and

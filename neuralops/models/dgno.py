@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import flag
 from neuralops.grid import Grid
-from neuralops.models.branch_trunk import BranchTrunk
+from neuralops.models.branch_trunk import AbstractBranchTrunk
 from neuralops.models.multionet import MultiONet
 from neuralops.nn.encoder import ConvEncoder, MLPEncoder, check_given
 from neuralops.operator import AbstractOperator, Envelope, check_field, envelope_of, keywords_of
@@ -121,7 +121,11 @@ class DGNO(AbstractOperator):
             )
         parts = [("solution", part) for part in self.solution] + [("flux", part) for part in self.flux]
         for name, part in parts + ([] if medium is None else [("medium", medium)]):
-            if not isinstance(part, BranchTrunk) or part.encoder is not None or part.sensors != (self.num_codes,):
+            if (
+                not isinstance(part, AbstractBranchTrunk)
+                or part.encoder is not None
+                or part.sensors != (self.num_codes,)
+            ):
                 raise ValueError(
                     f"{name}: expected a decoder of codes of {self.num_codes} numbers, got {type(part).__name__}; give "
                     f"MultiONet({self.num_codes}, 1, ...)."

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count
 from neuralops.models.branch_trunk import (
-    BranchTrunk,
+    AbstractBranchTrunk,
     check_branch,
     check_domain,
     check_factor,
@@ -28,7 +28,7 @@ from neuralops.nn.pointwise import Linear, activation_named
 VARIANTS = ("sum", "x")
 
 
-class MultiONet(BranchTrunk):
+class MultiONet(AbstractBranchTrunk):
     """The mean over the last L layers of the inner products of branch and trunk.
 
     With branch b and trunk t of equal widths and activations s_b, s_t after every layer,
@@ -183,7 +183,7 @@ class MultiONet(BranchTrunk):
         return values[-self.sum_layers :]
 
 
-class DeepONet(BranchTrunk):
+class DeepONet(AbstractBranchTrunk):
     """The inner product of the last layers of two networks, G(u)(x) = <b(u), t(x)> + b_0 (Lu et al. 2021).
 
     Several output functions have a share of the units each (called "split both" elsewhere).
