@@ -129,27 +129,29 @@ class Burgers(Problem):
     def solve(self, a: Float[Array, "1 n"]) -> Float[Array, "1 n"]:
         self._check(a, 1, "a")
         a = jnp.asarray(a)
-        return self._integrate(a, "tsit5", self._tolerance(a.dtype))
+        return self._integrate(a, "tsit5", tolerance(self.rtol, a.dtype))
 
     def residual(self, a: Float[Array, "1 n"], u: Float[Array, "1 n"]) -> Float[Array, "1 n"]:
         self._check(a, 1, "a")
         self._check(u, 1, "u")
         a, u = jnp.asarray(a), jnp.asarray(u)
         fine = resample(a, self.grid, self.grid.with_points(2 * self.num_points))
-        rtol = self._tolerance(a.dtype)
+        rtol = tolerance(self.rtol, a.dtype)
         refined = self._integrate(fine, "dopri5", rtol if a.dtype == jnp.float32 else rtol / 10)
         return u - refined[:, ::2]
 
     def reference(self, a: Float[Array, "1 n"], u: Float[Array, "1 n"]) -> Float[Array, "1 n"]:
         return u
 
-    def _tolerance(self, dtype: Any) -> float:
-        if self.rtol is not None:
-            return self.rtol
-        return 1e-10 if dtype == jnp.float64 else 1e-6
-
     def _integrate(self, u: Float[Array, "1 n"], scheme: str, rtol: float) -> Float[Array, "1 n"]:
         return integrate(u[0], (self.final_time,), self.domain_extent, self.viscosity, scheme, rtol)
+
+
+def tolerance(rtol: float | None, dtype: Any) -> float:
+    """The error allowed per step, by default what the precision allows."""
+    if rtol is not None:
+        return rtol
+    return 1e-10 if dtype == jnp.float64 else 1e-6
 
 
 def integrate(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count
 from neuralops.grid import Grid, resample
-from neuralops.pde.burgers import integrate
+from neuralops.pde.burgers import integrate, tolerance
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
 
@@ -132,22 +132,17 @@ class BurgersWalls(Problem):
     def solve(self, a: Float[Array, "1 n"]) -> Float[Array, "times n"]:
         self._check(a, 1, "a")
         a = jnp.asarray(a)
-        return self._integrate(a, self.refine, "tsit5", self._tolerance(a.dtype))
+        return self._integrate(a, self.refine, "tsit5", tolerance(self.rtol, a.dtype))
 
     def residual(self, a: Float[Array, "1 n"], u: Float[Array, "times n"]) -> Float[Array, "times n"]:
         self._check(a, 1, "a")
         self._check(u, self.num_times, "u")
-        a, rtol = jnp.asarray(a), self._tolerance(jnp.asarray(a).dtype)
+        a, rtol = jnp.asarray(a), tolerance(self.rtol, jnp.asarray(a).dtype)
         rtol = rtol if a.dtype == jnp.float32 else rtol / 10
         return jnp.asarray(u) - self._integrate(a, 2 * self.refine, "dopri5", rtol)
 
     def reference(self, a: Float[Array, "1 n"], u: Float[Array, "times n"]) -> Float[Array, "times n"]:
         return u
-
-    def _tolerance(self, dtype: Any) -> float:
-        if self.rtol is not None:
-            return self.rtol
-        return 1e-10 if dtype == jnp.float64 else 1e-6
 
     def _integrate(self, a: Float[Array, "1 n"], refine: int, scheme: str, rtol: float) -> Float[Array, "times n"]:
         n = self.num_points
