@@ -36,7 +36,8 @@ __all__ = [
     "with_leaves",
 ]
 
-KEYWORDS = ("coords", "query", "mask", "key")
+EXTRAS = ("weights", "code", "time")  # those that `Samples` holds as extras of these names
+KEYWORDS = ("coords", "query", "mask", *EXTRAS, "key")
 
 
 @runtime_checkable
@@ -49,6 +50,9 @@ class Operator(Protocol):
     - `coords`: where the input is given, `(ndim, *points)`; the input is then `(channels, *points)`.
     - `query`: where the output is wanted, `(ndim, *points_out)`; by default where the input is given.
     - `mask`: `(*points)`, true where a point of the input counts; the others are padding.
+    - `weights`: `(*points)`, quadrature weights of the points, in any unit; without them all count alike.
+    - `code`: `(numbers,)`, what describes the sample as a whole, such as a shape or a parameter.
+    - `time`: a scalar, for operators that give the state at any time.
 
     The order of points and what masked points hold change nothing. Mesh-free families also offer `encode(u, ...)`,
     once for an input, and `decode(code, query)`, for any points; `op(u, query=query)` is both. `no.at(op, coords=...)`
@@ -165,7 +169,7 @@ def _is_parameter(leaf: Any) -> bool:
 
 
 def keywords_of(op: Any) -> frozenset[str]:
-    """The extra inputs that an operator names, among `coords`, `query`, `mask` and `key`.
+    """The extra inputs that an operator names, among `KEYWORDS`.
 
     The field itself is no extra input, whatever its name; nor is what a `functools.partial` has bound.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import check_plain, count, flag
-from neuralops.operator import AbstractWrapper, as_operator, check_field, keywords_of
+from neuralops.operator import KEYWORDS, AbstractWrapper, as_operator, check_field, keywords_of
 
 __all__ = ["At", "Constant", "Rollout", "advance", "at", "rollout"]
 
@@ -41,12 +41,25 @@ class At(AbstractWrapper):
     coords: Constant | None = eqx.field(static=True)
     query: Constant | None = eqx.field(static=True)
     mask: Constant | None = eqx.field(static=True)
+    weights: Constant | None = eqx.field(static=True)
+    code: Constant | None = eqx.field(static=True)
+    time: Constant | None = eqx.field(static=True)
 
-    def __init__(self, op: Any, coords: Any = None, query: Any = None, mask: Any = None) -> None:
+    def __init__(
+        self,
+        op: Any,
+        coords: Any = None,
+        query: Any = None,
+        mask: Any = None,
+        weights: Any = None,
+        code: Any = None,
+        time: Any = None,
+    ) -> None:
         self.op = as_operator(op)
         named = keywords_of(self.op)
         fixed = {}
-        for name, value in (("coords", coords), ("query", query), ("mask", mask)):
+        given = {"coords": coords, "query": query, "mask": mask, "weights": weights, "code": code, "time": time}
+        for name, value in given.items():
             if value is not None and name not in named:
                 raise ValueError(
                     f"{name}: expected one of the extra inputs that {type(op).__name__} names, {sorted(named)}, got "
@@ -60,10 +73,11 @@ class At(AbstractWrapper):
                 )
             fixed[name] = value if value is None or isinstance(value, Constant) else Constant(value)
         self.coords, self.query, self.mask = fixed["coords"], fixed["query"], fixed["mask"]
+        self.weights, self.code, self.time = fixed["weights"], fixed["code"], fixed["time"]
 
     @property
     def _fixed(self) -> dict[str, Constant]:
-        given = {"coords": self.coords, "query": self.query, "mask": self.mask}
+        given = {name: getattr(self, name) for name in KEYWORDS if name != "key"}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -76,18 +90,28 @@ class At(AbstractWrapper):
         return self.op(u, **fixed, **keywords)
 
 
-def at(op: Any, *, coords: Any = None, query: Any = None, mask: Any = None) -> At:
-    """Fixes where the input is given, where the output is wanted or which points count.
+def at(
+    op: Any,
+    *,
+    coords: Any = None,
+    query: Any = None,
+    mask: Any = None,
+    weights: Any = None,
+    code: Any = None,
+    time: Any = None,
+) -> At:
+    """Fixes where the input is given, where the output is wanted, which points count, or other extra inputs.
 
     What is left is an operator of one argument, which every tool takes. The fixed arrays are part of its structure:
     they are not trained, equal ones share a compiled program, other ones compile anew. Where they differ from sample
     to sample, give them to `fit` and `evaluate` with the samples instead.
 
-    **Arguments:** `coords` and `query` `(ndim, *points)`, `mask` `(*points)`; only what `op` names.
+    **Arguments:** `coords` and `query` `(ndim, *points)`, `mask` and `weights` `(*points)`, `code` `(numbers,)`, `time`
+    a number; only what `op` names.
 
     **Raises:** `ValueError` on an extra input that `op` does not name, and on traced arrays.
     """
-    return At(op, coords, query, mask)
+    return At(op, coords, query, mask, weights, code, time)
 
 
 def advance(state: Float[Array, " channels *grid"], new: Float[Array, " new *grid"]) -> Float[Array, " channels *grid"]:

@@ -3,9 +3,25 @@
 from neuralops.models.dgno import DGNO as DGNO
 from neuralops.models.direction import DirectionNet as DirectionNet
 from neuralops.models.fno import FNO as FNO
+from neuralops.models.geo import GeoOperator as GeoOperator
+from neuralops.models.lsm import LSM as LSM
+from neuralops.models.lsm import LatentUNet as LatentUNet
 from neuralops.models.mgno import MgNO as MgNO
 from neuralops.models.multigrid_direction import MultigridDirection as MultigridDirection
 from neuralops.models.multionet import DeepONet as DeepONet
 from neuralops.models.multionet import MultiONet as MultiONet
+from neuralops.models.transolver import Transolver as Transolver
 
-__all__ = ["DGNO", "FNO", "DeepONet", "DirectionNet", "MgNO", "MultiONet", "MultigridDirection"]
+__all__ = [
+    "DGNO",
+    "FNO",
+    "LSM",
+    "DeepONet",
+    "DirectionNet",
+    "GeoOperator",
+    "LatentUNet",
+    "MgNO",
+    "MultiONet",
+    "MultigridDirection",
+    "Transolver",
+]

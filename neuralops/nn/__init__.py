@@ -1,11 +1,15 @@
 """Layers on function spaces."""
 
+from neuralops.nn.deformation import Deformation as Deformation
 from neuralops.nn.encoder import ConvEncoder as ConvEncoder
 from neuralops.nn.encoder import MLPEncoder as MLPEncoder
 from neuralops.nn.encoder import PointEncoder as PointEncoder
+from neuralops.nn.latent import NeuralSpectralBlock as NeuralSpectralBlock
 from neuralops.nn.multigrid import MultigridConv as MultigridConv
+from neuralops.nn.norm import Affine as Affine
 from neuralops.nn.norm import GroupNorm as GroupNorm
 from neuralops.nn.norm import LayerNorm as LayerNorm
+from neuralops.nn.physics_attention import PhysicsAttention as PhysicsAttention
 from neuralops.nn.pointwise import ChannelMLP as ChannelMLP
 from neuralops.nn.pointwise import Linear as Linear
 from neuralops.nn.pointwise import SoftGate as SoftGate
@@ -13,13 +17,17 @@ from neuralops.nn.pointwise import gelu as gelu
 from neuralops.nn.spectral import SpectralConv as SpectralConv
 
 __all__ = [
+    "Affine",
     "ChannelMLP",
     "ConvEncoder",
+    "Deformation",
     "GroupNorm",
     "LayerNorm",
     "Linear",
     "MLPEncoder",
     "MultigridConv",
+    "NeuralSpectralBlock",
+    "PhysicsAttention",
     "PointEncoder",
     "SoftGate",
     "SpectralConv",

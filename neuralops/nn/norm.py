@@ -128,11 +128,41 @@ class LayerNorm(AbstractLayer):
         return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + self.eps) * self.weight + self.bias
 
 
-def make_norm(name: str | None, channels: int, boundary: Any, centering: Any) -> GroupNorm | None:
-    """The normalisation a model asks for: `None`, `"instance_norm"` (no affine map) or `"group_norm"` (one group)."""
-    if name not in NORMS:
-        raise ValueError(f"norm: expected one of {NORMS}, got {name!r}; use one of these words.")
+class Affine(AbstractLayer):
+    """A scale and a shift for each channel, the same at every point: batch normalisation as it is at evaluation.
+
+    **Arguments:** `in_channels`.
+    """
+
+    weight: Float[Array, " channels"]
+    bias: Float[Array, " channels"]
+    in_channels: int = eqx.field(static=True)
+
+    def __init__(self, in_channels: int, *, key: Array | None = None) -> None:
+        self.in_channels = count(in_channels, "in_channels")
+        self.weight, self.bias = jnp.ones(self.in_channels), jnp.zeros(self.in_channels)
+
+    @property
+    def envelope(self) -> Envelope:
+        return ANY_GRID
+
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
+        return self.weight * u + self.bias
+
+
+def make_norm(name: str | None, channels: int, boundary: Any, centering: Any, *, use_affine: bool | None = None) -> Any:
+    """The normalisation a model asks for: `None`, `"instance_norm"` or `"group_norm"` (one group).
+
+    Instance normalisation has no affine map and group normalisation has one, unless `use_affine` says; where it is
+    true there is `"affine"` too, that map alone.
+    """
+    words = (*NORMS, "affine") if use_affine else NORMS
+    if name not in words:
+        raise ValueError(f"norm: expected one of {words}, got {name!r}; use one of these words.")
     if name is None:
         return None
+    if name == "affine":
+        return Affine(channels)
     groups = channels if name == "instance_norm" else 1
-    return GroupNorm(channels, groups, use_affine=name == "group_norm", boundary=boundary, centering=centering)
+    use_affine = name == "group_norm" if use_affine is None else use_affine
+    return GroupNorm(channels, groups, use_affine=use_affine, boundary=boundary, centering=centering)

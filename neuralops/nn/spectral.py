@@ -153,16 +153,34 @@ class SpectralConv(AbstractOperator):
         self, u: Float[Array, "*grid channels"], new_grid: tuple[int, ...] | None = None
     ) -> Float[Array, "*grid_out channels_out"]:
         """The same map on `(*grid, channels)`, without checks."""
-        ndim = u.ndim - 1
-        grid = u.shape[:-1]
-        plans = [self._plan(a, n, n_out) for a, (n, n_out) in enumerate(zip(grid, new_grid or grid, strict=True))]
-        z = u
-        for a in range(ndim):
-            z = _expand(z, a, plans[a])
-        z = self._mix(z, [plan.weight_modes for plan in plans])
-        for a in reversed(range(ndim)):
+        z = self.mixed(self.to_modes(u), u.shape[:-1])
+        return self.from_modes(z, u.shape[:-1], new_grid)
+
+    def to_modes(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*modes channels pair"]:
+        """T: the kept coefficients of a field, `pair` real and imaginary part, without that axis in a real basis."""
+        for a, plan in enumerate(self._plans(u.shape[:-1])):
+            u = _expand(u, a, plan)
+        return u
+
+    def mixed(
+        self, z: Float[Array, "*modes channels pair"], grid: Sequence[int] | None = None
+    ) -> Float[Array, "*modes channels_out pair"]:
+        """R: the coefficients times the weights of their modes, those that `grid` carries, by default all."""
+        if grid is None:
+            return self._mix(z, [(0, m) for m in self.stored_modes])
+        return self._mix(z, [plan.weight_modes for plan in self._plans(grid)])
+
+    def from_modes(
+        self, z: Float[Array, "*modes channels pair"], grid: Sequence[int], new_grid: Sequence[int] | None = None
+    ) -> Float[Array, "*grid_out channels"]:
+        """T^-1 and the bias: the function with these coefficients, of a field on `grid`, sampled on `new_grid`."""
+        plans = self._plans(grid, new_grid)
+        for a in reversed(range(len(plans))):
             z = _sample(z, a, plans[a])
         return z if self.bias is None else z + self.bias
+
+    def _plans(self, grid: Sequence[int], new_grid: Sequence[int] | None = None) -> list[_AxisPlan]:
+        return [self._plan(a, n, n_out) for a, (n, n_out) in enumerate(zip(grid, new_grid or grid, strict=True))]
 
     def _plan(self, a: int, n: int, n_out: int) -> _AxisPlan:
         axis = Axis(n, self.boundary[a], self.centering[a])

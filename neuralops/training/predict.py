@@ -8,18 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from neuralops.data.samples import Samples, target_mask
-from neuralops.operator import keywords_of
+from neuralops.operator import EXTRAS, keywords_of
 from neuralops.training.bound import takes_mask
 
 
 def predict_one(op: Any, sample: Samples, *, key: Any = None) -> Any:
-    """The output for one unbatched sample; the operator gets those of its points and masks that it names.
+    """The output for one unbatched sample; the operator gets those of its points, masks and extras that it names.
 
-    Masked points of the input are zero, whatever they held, and so are their coordinates.
+    Masked points of the input are zero, whatever they held, and so are their coordinates and weights.
     """
     named = keywords_of(op)
     given = {name: x for name in ("coords", "query", "mask") if (x := getattr(sample, name)) is not None}
-    for name, mask in (("coords", sample.mask), ("query", sample.query_mask)):
+    given |= {name: x for name in EXTRAS if (x := sample.extras.get(name)) is not None}
+    for name, mask in (("coords", sample.mask), ("query", sample.query_mask), ("weights", sample.mask)):
         if name in given and mask is not None:
             given[name] = jnp.where(mask, given[name], 0)
     keywords = {name: x for name, x in given.items() if name in named}
