@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -201,9 +202,11 @@ def _by_products(u: Field, kernel: Kernel, padding: Padding, stride: int) -> Fie
         padding = ((0, 0),) * len(padding)
     ndim, taps = len(padding), kernel.shape[0]
     # The kernel is tied to the field, so that under `vmap` its derivative is a product per sample, then their sum: one
-    # product over points and samples at once makes XLA on a CPU transpose the fields first.
-    itself = u.ravel()[0] == u.ravel()[0]
-    kernel = lax.select(jnp.broadcast_to(itself, kernel.shape), kernel, kernel)
+    # product over points and samples at once makes XLA on a CPU transpose the fields first. Where there are fewer
+    # points than channels the fields are smaller than the kernels to be summed, and the one product is faster.
+    if math.prod(u.shape[:-1]) >= kernel.shape[-2]:
+        itself = u.ravel()[0] == u.ravel()[0]
+        kernel = lax.select(jnp.broadcast_to(itself, kernel.shape), kernel, kernel)
     gathered = (ndim + 1) // 2
     for axis in range(gathered):
         low, high = padding[axis]

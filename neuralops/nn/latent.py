@@ -124,57 +124,54 @@ class NeuralSpectralBlock(AbstractLayer):
         else:
             num_patches = self.num_patches
         windows = [_windows(n, p) for n, p in zip(grid, num_patches, strict=True)]
-        if all(window.whole for window in windows):
-            cut = [(p, n // p) for n, p in zip(grid, num_patches, strict=True)]
-            x = u.reshape(*(m for pair in cut for m in pair), channels)
-            x = x.transpose(*range(0, 2 * self.ndim, 2), *range(1, 2 * self.ndim, 2), 2 * self.ndim)
-            y = self._on_patches(x.reshape(math.prod(num_patches), -1, channels), None)
-            y = y.reshape(*num_patches, *(m for _, m in cut), channels)
-            order = [a + b * self.ndim for a in range(self.ndim) for b in (0, 1)]
-            return y.transpose(*order, 2 * self.ndim).reshape(u.shape)
-        # Some cells belong to two patches: overlapping windows of equal size, and the fraction of each cell inside.
-        inside = functools.reduce(np.multiply.outer, [window.share for window in windows])
-        inside = inside.transpose(*range(0, 2 * self.ndim, 2), *range(1, 2 * self.ndim, 2))
-        x = u
+        z = self._projected(u)
         for axis, window in enumerate(windows):
-            x = jnp.take(x, window.points, axis=2 * axis)
-        x = x.transpose(*range(0, 2 * self.ndim, 2), *range(1, 2 * self.ndim, 2), 2 * self.ndim)
-        shape = x.shape
-        patches = math.prod(num_patches)
-        measure = jnp.asarray(inside.reshape(patches, -1), u.dtype)
-        y = self._on_patches(x.reshape(patches, -1, channels), measure).reshape(shape)
-        order = [a + b * self.ndim for a in range(self.ndim) for b in (0, 1)]
-        y = y.transpose(*order, 2 * self.ndim)
-        for axis in range(self.ndim):  # each point reads the patch in which it lies
+            if window.whole:
+                z = z.reshape(*z.shape[: 2 * axis], *window.points.shape, *z.shape[2 * axis + 1 :])
+            else:
+                z = jnp.take(z, window.points, axis=2 * axis)
+        patches, points = range(0, 2 * self.ndim, 2), range(1, 2 * self.ndim, 2)
+        z = z.transpose(*patches, *points, 2 * self.ndim)
+        measure = None
+        if not all(window.whole for window in windows):
+            share = functools.reduce(np.multiply.outer, [window.share for window in windows])
+            share = share.transpose(*patches, *points).reshape(math.prod(num_patches), -1)
+            measure = jnp.asarray(share, u.dtype)
+        y = self._read(z.reshape(math.prod(num_patches), -1, z.shape[-1]), measure)
+        y = y.reshape(*z.shape[:-1], channels)
+        y = y.transpose(*(a + b * self.ndim for a in range(self.ndim) for b in (0, 1)), 2 * self.ndim)
+        for axis, window in enumerate(windows):  # each point reads the patch in which it lies
             y = y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
-            y = jnp.take(y, windows[axis].home, axis=axis)
-        return y
+            y = y if window.whole else jnp.take(y, window.home, axis=axis)
+        return u + y
 
-    def _on_patches(
-        self, x: Float[Array, "patches points channels"], measure: Float[Array, "patches points"] | None
-    ) -> Float[Array, "patches points channels"]:
-        """The block on patches of equal size.
+    def _projected(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid parts"]:
+        """At each point the scores of the latent queries, the values and the queries: one product for all.
 
-        The linear maps are moved to the few tokens: the score Z . (W_k x) is (W_k^T Z) . x, an average of W_v x is W_v
-        times the average of x, and Q T' is (W_q^T T') . x. What is left to do at the points is the attention.
+        The score Z . (W_k x) is taken as (W_k^T Z) . x, which are `n_heads * n_tokens` numbers instead of as many as
+        there are channels.
         """
-        heads = lambda linear: linear.weight.reshape(self.n_heads, -1, self.in_channels)
-        latent = self.tokens
-        sight = jnp.einsum("htd,hdc->htc", latent, heads(self.keys)).reshape(-1, self.in_channels)
-        shares = softmax_over_points(jnp.einsum("plc,sc->pls", x, sight), measure)
-        means = jnp.einsum("pls,plc->psc", shares, x).reshape(len(x), self.n_heads, self.n_tokens, -1)
-        tokens = jnp.einsum("phtc,hdc->phtd", means, heads(self.values))
         assert self.values.bias is not None
         assert self.queries.bias is not None
-        tokens = tokens + self.values.bias.reshape(self.n_heads, 1, -1) + latent
-        per_head = lambda w: w.reshape(self.n_heads, 1, -1, self.n_basis)
-        tokens = tokens + trigonometric(tokens, per_head(self.sine), per_head(self.cosine))
-        sight = jnp.einsum("phtd,hdc->phtc", tokens, heads(self.queries))
-        offset = jnp.einsum("phtd,hd->pht", tokens, self.queries.bias.reshape(self.n_heads, -1))
-        scores = jnp.einsum("plc,psc->pls", x, sight.reshape(len(x), -1, self.in_channels))
-        scores = scores.reshape(*x.shape[:2], self.n_heads, self.n_tokens) + offset[:, None]
-        read = jnp.einsum("plht,phtd->plhd", jax.nn.softmax(scores, axis=-1), tokens)
-        return x + read.reshape(x.shape)
+        keys = self.keys.weight.reshape(self.n_heads, -1, self.in_channels)
+        sight = jnp.einsum("htd,hdc->htc", self.tokens, keys).reshape(-1, self.in_channels)
+        matrix = jnp.concatenate([sight, self.values.weight, self.queries.weight])
+        offset = jnp.concatenate([jnp.zeros(len(sight), sight.dtype), self.values.bias, self.queries.bias])
+        return u @ matrix.T + offset
+
+    def _read(
+        self, z: Float[Array, "patches points parts"], measure: Float[Array, "patches points"] | None
+    ) -> Float[Array, "patches points channels"]:
+        """What the points of each patch read from its tokens."""
+        heads, first = self.n_heads, self.n_heads * self.n_tokens
+        scores, values, queries = jnp.split(z, [first, first + self.in_channels], axis=-1)
+        by_head = lambda x: x.reshape(*x.shape[:2], heads, -1)
+        shares = by_head(softmax_over_points(scores, measure))
+        tokens = jnp.einsum("plht,plhd->phtd", shares, by_head(values)) + self.tokens
+        basis = lambda w: w.reshape(heads, 1, -1, self.n_basis)
+        tokens = tokens + trigonometric(tokens, basis(self.sine), basis(self.cosine))
+        shares = jax.nn.softmax(jnp.einsum("plhd,phtd->plht", by_head(queries), tokens), axis=-1)
+        return jnp.einsum("plht,phtd->plhd", shares, tokens).reshape(*z.shape[:2], -1)
 
 
 @jax.checkpoint  # two dozen waves a value are made again from the value rather than kept
