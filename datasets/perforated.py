@@ -82,9 +82,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--equation", choices=("poisson", "elasticity"), default="elasticity")
     parser.add_argument("--spacing", type=float, default=0.06, help="of points far from the holes")
+    parser.add_argument("--refinements", type=int, default=0, help="of the triangles for the labels, see perforated.md")
     add_arguments(parser)
     args = parser.parse_args()
-    problem = Perforated(args.equation, spacing=args.spacing)
+    problem = Perforated(args.equation, spacing=args.spacing, refinements=args.refinements)
     for split, num_samples in enumerate((args.num_train, args.num_test)):
         path = args.out / f"perforated_{args.equation}_{SPLITS[split]}.h5"
         if num_samples == 0:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
 import perforated
 
 RADIUS, CENTRE = 0.15, np.array([0.45, 0.55])
-SMALL = {"spacing": 0.2, "hole_spacing": 0.05}
+SMALL = {"spacing": 0.25, "hole_spacing": 0.06}
 
 
 def circle(radius=RADIUS):
@@ -145,8 +145,8 @@ def test_poisson_on_an_annulus_has_order_three(meshes):
         u, residual = poisson(mesh, lambda x: -np.ones(x.shape[1:]), wall=annulus)
         errors.append(relative(mesh, u, annulus(mesh.points)))
         assert residual < 1e-12
-    assert errors[0] < 1e-3
-    assert np.log2(np.divide(errors[:-1], errors[1:])).min() > 2.7, errors
+    assert errors[0] < 2e-5
+    assert np.log2(errors[0] / errors[2]) / 2 > 2.8, errors  # of a factor two; 2.9
 
 
 def test_poisson_with_a_coefficient(meshes):
@@ -159,10 +159,10 @@ def test_poisson_with_a_coefficient(meshes):
         relative(
             mesh, poisson(mesh, source, coefficient=lambda x: 1 + x[0] * x[1], wall=annulus).value, annulus(mesh.points)
         )
-        for mesh in meshes[:2]
+        for mesh in meshes[::2]
     ]
-    assert errors[1] < 1e-4
-    assert np.log2(errors[0] / errors[1]) > 2.7
+    assert errors[1] < 1e-6
+    assert np.log2(errors[0] / errors[1]) / 2 > 2.8, errors
 
 
 def test_kirsch_plate_has_order_three(meshes):
@@ -173,8 +173,8 @@ def test_kirsch_plate_has_order_three(meshes):
         exact = np.stack([exact[0, 0], exact[1, 1], exact[0, 1]])
         errors.append(relative(mesh, von_mises(stresses), von_mises(exact)))
         assert residual < 1e-11
-    assert np.log2(errors[0] / errors[1]) > 2.4, errors
-    assert errors[1] < 2e-3
+    assert np.log2(errors[0] / errors[1]) > 2.7, errors  # 2.9
+    assert errors[1] < 3e-4
     # The sides of the hole bear three times the pull.
     assert von_mises(stresses).max() == pytest.approx(3, abs=0.05)
 
@@ -185,6 +185,7 @@ def test_a_far_plate_is_pulled_evenly_and_holes_forget_poissons_ratio(meshes):
     stresses = elasticity(mesh, ((2.0, 0.5), (0.5, 1.0))).value
     there = far.hole_distance(mesh.points) > 0.35
     np.testing.assert_allclose(stresses[:, there].mean(1), [2, 1, 0.5], rtol=0.01)
+    assert von_mises(stresses).max() > 4  # and yet the hole is felt
     one, other = (elasticity(meshes[0], poisson_ratio=nu).value for nu in (0.0, 0.45))
     assert np.abs(one - other).max() < 0.05 * np.abs(one).max()  # equal but for the discretisation
     np.testing.assert_allclose(von_mises(np.array([3.0, 1.0, 2.0])), np.sqrt(9 - 3 + 1 + 12))
@@ -193,14 +194,14 @@ def test_a_far_plate_is_pulled_evenly_and_holes_forget_poissons_ratio(meshes):
 # Samples.
 
 
-@pytest.mark.parametrize(("equation", "limit"), [("poisson", 1e-3), ("elasticity", 1.5e-2)])
+@pytest.mark.parametrize(("equation", "limit"), [("poisson", 1e-3), ("elasticity", 1e-2)])
 def test_labels_hold_under_refinement(equation, limit):
-    problem = no.pde.Perforated(equation, spacing=0.1)
-    cloud, fine = problem.draw((0, 2)), problem.draw((0, 2), refinements=1)
-    n = len(cloud.weights)
-    np.testing.assert_array_equal(fine.mesh.points[:, :n], cloud.mesh.points)
-    np.testing.assert_array_equal(fine.inputs[:, :n], cloud.inputs)
-    error = relative(cloud.mesh, cloud.outputs[0], fine.outputs[0, :n])
+    cloud, fine = (no.pde.Perforated(equation, spacing=0.15, refinements=k).draw((0, 2)) for k in range(2))
+    np.testing.assert_array_equal(fine.mesh.points, cloud.mesh.points)
+    np.testing.assert_array_equal(fine.inputs, cloud.inputs)
+    if equation == "elasticity":
+        np.testing.assert_array_equal(cloud.inputs, cloud.mesh.points)
+    error = relative(cloud.mesh, cloud.outputs[0], fine.outputs[0])
     assert 1e-7 < error < limit
     assert cloud.residual < 1e-11
 
@@ -240,7 +241,7 @@ def test_sources_are_fields_of_unit_variance_with_the_length_scale():
 
 
 def test_files_do_not_depend_on_the_shards(tmp_path, monkeypatch):
-    problem = no.pde.Perforated("elasticity", **SMALL)
+    problem = no.pde.Perforated("poisson", **SMALL)
     whole = perforated.make(problem, 3, (0, 1), tmp_path / "whole.h5", shard_size=3, progress=False)
     no.data.validate(tmp_path / "whole.h5")
     # Killed after the first shard, then taken up again: what is there is not computed again.
@@ -261,10 +262,9 @@ def test_files_do_not_depend_on_the_shards(tmp_path, monkeypatch):
     assert cut.sha256() == whole.sha256()
     assert not path.with_name("cut.h5.parts").exists()
     samples = cut.load()
-    np.testing.assert_array_equal(samples.inputs, samples.coords)
     assert set(samples.extras) == {"weights", "hole_distance"}
-    assert cut.output_fields == ("von_mises",)
-    other = no.pde.Perforated("elasticity", **SMALL | {"gap": 0.1})
+    assert (cut.input_fields, cut.output_fields) == (("source",), ("solution",))
+    other = no.pde.Perforated("poisson", **SMALL | {"gap": 0.1})
     drawn.clear()
     with pytest.raises(KeyboardInterrupt):
         perforated.make(problem, 3, (0, 1), tmp_path / "b.h5", shard_size=2, progress=False)
@@ -294,7 +294,7 @@ REFUSED = {
         "centres: expected holes that touch neither",
     ),
     "spacing": (lambda: triangulate(circle(), 0.3), "spacing: expected 0 < hole_spacing <= spacing <= 0.25"),
-    "refinements": (lambda: no.pde.Perforated().draw(0, refinements=-1), "refinements: expected zero or a positive"),
+    "refinements": (lambda: no.pde.Perforated(refinements=-1), "refinements: expected zero or a positive"),
     "samples": (lambda: no.pde.Perforated().clouds(0, 0), "num_samples: expected a positive integer, got 0"),
 }
 

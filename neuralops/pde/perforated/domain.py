@@ -13,7 +13,7 @@ from neuralops.arguments import count
 
 LOWEST_MODE = 2  # mode 1 would mostly move the hole
 _SAMPLES = 1024  # points on a hole among which the nearest one is looked for first
-_ATTEMPTS = 10_000  # to place the holes
+_ATTEMPTS = 3000  # to place the holes
 _NEWTON = 12  # steps from there
 
 
@@ -156,7 +156,7 @@ def random_domain(
     - `num_modes`: modes of a boundary.
     - `gap`: least distance of the circles around the holes from each other and from the walls.
 
-    **Raises:** `ValueError` on arguments out of range, and when no place is found in 10 000 attempts.
+    **Raises:** `ValueError` on arguments out of range, and when no place is found in 3000 attempts.
     """
     least = count(num_holes[0], "num_holes")
     most = count(num_holes[1], "num_holes", least)

@@ -16,6 +16,7 @@ from scipy.spatial import Delaunay, cKDTree
 
 from neuralops.pde.perforated.domain import PerforatedDomain
 
+RESOLVED = 0.2  # spacing at a hole over its radius of curvature
 GRADING = 0.3  # growth of the spacing per distance from a hole
 STEPS = 30  # of relaxation
 SMOOTHINGS = 5  # each point to the mean of its neighbours, after the forces
@@ -90,7 +91,7 @@ def triangulate(
     **Arguments:**
 
     - `spacing`: of points far from the holes, in sides of the square.
-    - `hole_spacing`: of points at the holes; by default a quarter of `spacing`.
+    - `hole_spacing`: of points at the holes; by default a quarter of `spacing`. Down to half of it where they bend.
     - `seed`: of the first places of the points, as `np.random.default_rng` takes it. Equal ones give equal meshes.
 
     **Raises:** `ValueError` on spacings out of range, and when triangles with an angle of at least 15 degrees that
@@ -119,35 +120,43 @@ def triangulate(
 
 
 class _Size:
-    """The edge length wanted at points: `near` at the holes, growing to `far`."""
+    """The edge length wanted at points: `near` at the holes, less where they bend, growing to `far`."""
 
     def __init__(self, domain: PerforatedDomain, near: float, far: float) -> None:
-        self.near, self.far = near, far
+        self.far = far
         theta = np.linspace(0, 2 * np.pi, 400, endpoint=False)
-        rims = [domain.boundary(hole, theta) for hole in range(len(domain.radii))]
-        self.rims = np.concatenate(rims, 1)
+        holes = range(len(domain.radii))
+        self.rims = np.concatenate([domain.boundary(hole, theta) for hole in holes], 1)
+        self.near = np.concatenate([_near(domain, hole, theta, near) for hole in holes])
         self._tree = cKDTree(self.rims.T)
 
     def nearest(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distance to the holes, good to a small part of a spacing, and the nearest point on them."""
-        distance, index = self._tree.query(points.T)
-        return distance, self.rims[:, index]
+        """Distance to the holes, good to a small part of a spacing, and the number of the nearest rim point."""
+        return self._tree.query(points.T)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        return self.at(self.nearest(points)[0])
+        return self.at(*self.nearest(points))
 
-    def at(self, distance: np.ndarray) -> np.ndarray:
-        """The same from the distance to the holes."""
-        return np.minimum(self.far, self.near + GRADING * distance)
+    def at(self, distance: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """The same from what `nearest` says."""
+        return np.minimum(self.far, self.near[index] + GRADING * distance)
+
+
+def _near(domain: PerforatedDomain, hole: int, theta: np.ndarray, spacing: float) -> np.ndarray:
+    """The spacing along a hole: a part of its radius of curvature, from `spacing` down to half of it."""
+    slope, bend = (domain.boundary(hole, theta, order) for order in (1, 2))
+    curvature = np.abs(slope[0] * bend[1] - slope[1] * bend[0]) / np.linalg.norm(slope, axis=0) ** 3
+    return np.clip(RESOLVED / np.maximum(curvature, 1e-9), spacing / 2, spacing)
 
 
 def _around(domain: PerforatedDomain, hole: int, spacing: float) -> np.ndarray:
-    """Points on a hole, equally far apart along it."""
+    """Points on a hole, as far apart along it as is wanted there."""
     theta = np.linspace(0, 2 * np.pi, 2001)
     middles = (theta[1:] + theta[:-1]) / 2
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(domain.boundary(hole, middles, 1), axis=0))])
-    number = max(12, round(length[-1] * theta[1] / spacing))
-    return domain.boundary(hole, np.interp(np.arange(number) / number, length / length[-1], theta))
+    wanted = np.linalg.norm(domain.boundary(hole, middles, 1), axis=0) / _near(domain, hole, middles, spacing)
+    passed = np.concatenate([[0], np.cumsum(wanted)])
+    number = max(12, round(passed[-1] * theta[1]))
+    return domain.boundary(hole, np.interp(np.arange(number) / number, passed / passed[-1], theta))
 
 
 def _walls(size: _Size) -> np.ndarray:
@@ -166,7 +175,7 @@ def _walls(size: _Size) -> np.ndarray:
 
 def _start(domain: PerforatedDomain, size: _Size, rng: np.random.Generator) -> np.ndarray:
     """A lattice of equilateral triangles, thinned out at random to the wanted density."""
-    step = size.near
+    step = size.near.min()
     rows = int(1 / (step * np.sqrt(3) / 2)) + 1
     x, y = np.meshgrid(np.arange(0, 1, step), np.arange(rows) * step * np.sqrt(3) / 2)
     x[1::2] += step / 2
@@ -174,48 +183,47 @@ def _start(domain: PerforatedDomain, size: _Size, rng: np.random.Generator) -> n
     points = points[:, domain.contains(points)]
     wanted = size(points)
     points = points[:, rng.uniform(size=points.shape[1]) < (step / wanted) ** 2]
-    return points[:, _clearance(points, size) > _CLEAR * size(points)]
-
-
-def _clearance(points: np.ndarray, size: _Size) -> np.ndarray:
-    return np.minimum(size.nearest(points)[0], np.minimum(points, 1 - points).min(0))
+    distance, index = size.nearest(points)
+    clear = np.minimum(distance, np.minimum(points, 1 - points).min(0))
+    return points[:, clear > _CLEAR * size.at(distance, index)]
 
 
 def _relaxed(domain: PerforatedDomain, size: _Size, boundary: np.ndarray, inner: np.ndarray, steps: int) -> np.ndarray:
     """The points of the boundary and then the inner ones, moved by forces and then smoothed."""
     fixed, n = boundary.shape[1], boundary.shape[1] + inner.shape[1]
-    points, wanted = np.concatenate([boundary, inner], 1), np.empty(n)
-    wanted[:fixed] = size(boundary)
+    points = np.concatenate([boundary, inner], 1)
+    wanted = size(points)
     for step in range(steps + SMOOTHINGS):
         if step % _RETRIANGULATE == 0 or step >= steps:
-            ends = _edges(_delaunay(points, domain))
-        inner = points[:, fixed:]
+            ends = _edges(Delaunay(points.T).simplices.T)
+            ends = ends[:, ends[1] >= fixed]  # those across a hole join points that stay, like all that are left out
         if step < steps:
-            wanted[fixed:] = size(inner)
             along = points[:, ends[1]] - points[:, ends[0]]
             length, target = np.linalg.norm(along, axis=0), wanted[ends].mean(0)
             target *= _STRETCH * np.sqrt((length**2).sum() / (target**2).sum())
             force = np.maximum(target - length, 0) / length * along
             move = [np.bincount(ends[1], f, n) - np.bincount(ends[0], f, n) for f in force]
-            inner = inner + _MOVE * np.stack(move)[:, fixed:]
+            moved = (points + _MOVE * np.stack(move))[:, fixed:]
         else:
             sums = [np.bincount(ends[0], x[ends[1]], n) + np.bincount(ends[1], x[ends[0]], n) for x in points]
-            inner = (np.stack(sums) / np.bincount(ends.ravel(), minlength=n))[:, fixed:]
-        points = np.concatenate([boundary, _kept_clear(domain, size, inner)], 1)
+            moved = (np.stack(sums)[:, fixed:]) / np.bincount(ends.ravel(), minlength=n)[fixed:]
+        points[:, fixed:], wanted[fixed:] = _kept_clear(domain, size, moved)
     return points
 
 
-def _kept_clear(domain: PerforatedDomain, size: _Size, inner: np.ndarray) -> np.ndarray:
-    """Inner points away from the boundary: those too near are moved off the holes and the walls."""
-    distance, rim = size.nearest(inner)
-    margin = _CLEAR * size.near
-    near = np.flatnonzero(distance < 4 * size.near)  # further in than this no step leads
+def _kept_clear(domain: PerforatedDomain, size: _Size, inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inner points, those too near to the holes and the walls moved off them, and the spacing wanted there."""
+    distance, index = size.nearest(inner)
+    margin = _CLEAR * size.near[index]
+    near = np.flatnonzero(distance < 4 * size.near.max())  # further in than this no step leads
     inside = (domain.radial(inner[:, near])[0] < 0).any(0)
-    close, inside = near[inside | (distance[near] < margin)], inside[inside | (distance[near] < margin)]
-    outwards = np.where(inside, -1, 1) * (inner - rim)[:, close]
-    inner[:, close] = rim[:, close] + margin * outwards / np.maximum(np.linalg.norm(outwards, axis=0), 1e-12)
-    walls = _CLEAR * size.at(distance)
-    return np.clip(inner, walls, 1 - walls)
+    moved = inside | (distance < margin)[near]
+    close, inside = near[moved], inside[moved]
+    rim = size.rims[:, index[close]]
+    outwards = np.where(inside, -1, 1) * (inner[:, close] - rim)
+    inner[:, close] = rim + margin[close] * outwards / np.maximum(np.linalg.norm(outwards, axis=0), 1e-12)
+    wanted = size.at(distance, index)
+    return np.clip(inner, _CLEAR * wanted, 1 - _CLEAR * wanted), wanted
 
 
 def _edges(triangles: np.ndarray) -> np.ndarray:

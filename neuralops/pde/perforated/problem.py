@@ -52,6 +52,8 @@ class Perforated:
     **Arguments:**
 
     - `spacing`, `hole_spacing`: of the points, see `triangulate`; the defaults give 550 to 700 points.
+    - `refinements`: how often each triangle is divided into four for the labels. The points stay, so the difference
+      to other labels of the same draw measures the error.
     - `length_scale`: of the source.
     - `num_holes`, `radii`, `roughness`, `num_modes`, `gap`: the holes, see `random_domain`.
 
@@ -66,6 +68,7 @@ class Perforated:
         *,
         spacing: float = 0.06,
         hole_spacing: float | None = None,
+        refinements: int = 0,
         length_scale: float = 0.2,
         num_holes: tuple[int, int] = (1, 3),
         radii: tuple[float, float] = (0.06, 0.14),
@@ -79,6 +82,7 @@ class Perforated:
             raise ValueError(f"length_scale: expected a positive number, got {length_scale!r}; try 0.2.")
         self.equation, self.length_scale = equation, float(length_scale)
         self.spacing, self.hole_spacing = spacing, hole_spacing
+        self.refinements = count(refinements, "refinements", 0)
         self.num_holes, self.radii, self.roughness = tuple(num_holes), tuple(radii), roughness
         self.num_modes, self.gap = num_modes, gap
         self.input_fields, self.output_fields = EQUATIONS[equation]
@@ -88,13 +92,8 @@ class Perforated:
         values = {name: getattr(self, name) for name in list(inspect.signature(type(self).__init__).parameters)[1:]}
         return {name: list(x) if isinstance(x, tuple) else x for name, x in values.items()}
 
-    def draw(self, seed: int | Sequence[int], *, refinements: int = 0) -> Cloud:
+    def draw(self, seed: int | Sequence[int]) -> Cloud:
         """One sample, drawn with `np.random.default_rng(seed)`.
-
-        **Arguments:**
-
-        - `refinements`: how often each triangle is divided into four. The sample stays the same and the points of the
-          coarser mesh come first, so the difference measures the error of the labels.
 
         **Raises:** `ImportError` without scikit-fem; `ValueError` when the holes do not fit or the mesh fails.
         """
@@ -103,16 +102,17 @@ class Perforated:
         domain = random_domain(rng, **holes)
         source = _Source(rng, self.length_scale)
         mesh = triangulate(domain, self.spacing, hole_spacing=self.hole_spacing, seed=rng)
-        for _ in range(count(refinements, "refinements", 0)):
-            mesh = mesh.refined()
+        fine = mesh
+        for _ in range(self.refinements):
+            fine = fine.refined()
         if self.equation == "poisson":
-            inputs, solution = source(mesh.points)[None], poisson(mesh, source)
+            inputs, solution = source(mesh.points)[None], poisson(fine, source)
             outputs = solution.value
         else:
-            inputs, solution = mesh.points, elasticity(mesh)
+            inputs, solution = mesh.points, elasticity(fine)
             outputs = von_mises(solution.value)
-        distance = domain.hole_distance(mesh.points)
-        return Cloud(mesh, inputs, outputs[None], mesh.weights(), distance, solution.residual)
+        outputs = outputs[None, : mesh.points.shape[1]]  # the points of the coarser mesh come first
+        return Cloud(mesh, inputs, outputs, mesh.weights(), domain.hole_distance(mesh.points), solution.residual)
 
     def clouds(
         self,
