@@ -184,6 +184,8 @@ CASES = {
     "truncated HDF5": lambda p: no.data.open(written(p / "cut.h5", stored(p / "whole.h5").read_bytes()[:-100])),
     "text as HDF5": lambda p: no.data.open(written(p / "t.h5", b"no HDF5")),
     "text as MATLAB": lambda p: no.data.read_mat(written(p / "t.mat", b"<html>")),
+    "unknown data set": lambda p: no.data.read_published("burgers", p),
+    "split that is not there": lambda p: no.data.read_published("pipe", p, split="valid"),
     "missing array": lambda p: no.data.read_npz(npz(p, y=X)),
     "NaN in a file": lambda p: no.data.read_npz(npz(p, x=NAN, y=X)),
     "samples that do not pair": lambda p: no.data.read_npz(npz(p, x=X, y=X[:-1])),

@@ -12,6 +12,7 @@ from neuralops.data.formats import read_npz as read_npz
 from neuralops.data.loader import ArrayLoader as ArrayLoader
 from neuralops.data.normalize import Normalized as Normalized
 from neuralops.data.normalize import Normalizer as Normalizer
+from neuralops.data.published import read_published as read_published
 from neuralops.data.samples import Samples as Samples
 from neuralops.data.samples import check_samples as check_samples
 from neuralops.data.samples import pad as pad
@@ -32,6 +33,7 @@ __all__ = [
     "read_hdf5",
     "read_mat",
     "read_npz",
+    "read_published",
     "select",
     "validate",
     "windows",

@@ -8,9 +8,10 @@ What a file is, its first bytes say, never its name. An array whose order of axe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,20 +153,28 @@ def _read_v5(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str
 
 def _read_v73(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     with h5py.File(path, "r") as file:
-        keys = [key for key in file if not key.startswith("#")]  # MATLAB keeps its bookkeeping under '#refs#'
+        keys = _v73_names(file)
         items = {name: _item(file, name) for name in names if name in keys}
         arrays: dict[str, Any] = {}
         for name, item in items.items():
             if isinstance(item, h5py.Group):  # a struct or a sparse matrix
                 arrays[name] = item.attrs.get("MATLAB_class", b"group")
-            elif item is not None and "MATLAB_class" not in item.attrs:
-                raise ValueError(
-                    f"the head says MATLAB 7.3, but {name!r} has no MATLAB_class: another program wrote it, and the "
-                    "order of its axes would be a guess; copy it with h5py into a file of its own for read_hdf5"
-                )
             elif item is not None:
+                _check_class(item, name)
                 arrays[name] = item[()].T
         return arrays, keys
+
+
+def _v73_names(file: h5py.File) -> list[str]:
+    return [key for key in file if not key.startswith("#")]  # MATLAB keeps its bookkeeping under '#refs#'
+
+
+def _check_class(item: h5py.Dataset, name: str) -> None:
+    if "MATLAB_class" not in item.attrs:
+        raise ValueError(
+            f"the head says MATLAB 7.3, but {name!r} has no MATLAB_class: another program wrote it, and the "
+            "order of its axes would be a guess; copy it with h5py into a file of its own for read_hdf5"
+        )
 
 
 def _read_hdf5(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -193,6 +202,54 @@ def _read_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, Any], list[st
         return {name: archive[name] for name in names if name in archive.files}, list(archive.files)
 
 
+@contextlib.contextmanager
+def opened(path: Path, name: str = "") -> Iterator[tuple[tuple[int, ...], Callable[[tuple[slice, ...]], np.ndarray]]]:
+    """The shape of an array in a MATLAB file, or of a `.npy` file, and a function that reads a part of it.
+
+    Axes are in the order of MATLAB and NumPy. Of MATLAB 7.3 and NumPy files only the part is read.
+
+    **Raises:** `FileNotFoundError`; `ValueError` when the file cannot be read or lacks the array.
+    """
+    single = path.suffix == ".npy"
+    path = existing_file(path) if single else _of_kind(path, "read_mat")
+    with contextlib.ExitStack() as stack:
+        try:
+            if single:
+                x, keys = np.load(path, mmap_mode="r", allow_pickle=False), [name]
+                if not isinstance(x, np.ndarray):
+                    raise ValueError("an archive of arrays, not one")
+            elif h5py.is_hdf5(path):
+                file = stack.enter_context(h5py.File(path, "r"))
+                x, keys = _item(file, name), _v73_names(file)
+                if isinstance(x, h5py.Dataset):
+                    _check_class(x, name)
+            else:
+                arrays, keys = _read_v5(path, (name,))
+                x = arrays.get(name)
+        except Exception as error:  # the parsers fail in many ways on damaged bytes
+            raise _unreadable(path, error) from error
+        if not isinstance(x, np.ndarray | h5py.Dataset):
+            raise ValueError(
+                f"path: expected an array {name!r} in {path.name}, which holds {sorted(keys)}; it is another file."
+            )
+        backwards = isinstance(x, h5py.Dataset)
+
+        def read(index: tuple[slice, ...]) -> np.ndarray:
+            try:
+                return x[index[::-1]].T if backwards else x[index]
+            except OSError as error:
+                raise _unreadable(path, error) from error
+
+        yield (x.shape[::-1] if backwards else x.shape), read
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"path: expected a readable {path.suffix or 'data'} file, got {str(path)!r}, which could not be read "
+        f"({type(error).__name__}: {error}); it is damaged, cut short or of another format, fetch it again."
+    )
+
+
 def _samples(
     path: Path,
     read: Callable[[Path, Sequence[str]], tuple[dict[str, Any], list[str]]],
@@ -214,10 +271,7 @@ def _samples(
     try:
         arrays, keys = read(path, (inputs, outputs))
     except Exception as error:  # the parsers fail in many ways on damaged bytes
-        raise ValueError(
-            f"path: expected a readable {path.suffix or 'data'} file, got {str(path)!r}, which could not be read "
-            f"({type(error).__name__}: {error}); it is damaged, cut short or of another format, fetch it again."
-        ) from error
+        raise _unreadable(path, error) from error
     for name, word in (("inputs", inputs), ("outputs", outputs)):
         if word not in arrays:
             raise ValueError(

@@ -5,6 +5,7 @@ from neuralops.pde.burgers_walls import BurgersWalls
 from neuralops.pde.darcy import Darcy, solve_diffusion
 from neuralops.pde.darcy_nodes import NodalDarcy
 from neuralops.pde.helmholtz import Helmholtz
+from neuralops.pde.perforated import Perforated
 from neuralops.pde.poisson import Poisson
 from neuralops.pde.poisson_directions import PoissonDirections
 from neuralops.pde.problem import Problem
@@ -24,6 +25,7 @@ __all__ = [
     "Helmholtz",
     "NodalDarcy",
     "Patches",
+    "Perforated",
     "Poisson",
     "PoissonDirections",
     "Problem",
