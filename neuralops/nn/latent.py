@@ -167,25 +167,84 @@ class NeuralSpectralBlock(AbstractLayer):
         scores, values, queries = jnp.split(z, [first, first + self.in_channels], axis=-1)
         by_head = lambda x: x.reshape(*x.shape[:2], heads, -1)
         shares = by_head(softmax_over_points(scores, measure))
-        tokens = jnp.einsum("plht,plhd->phtd", shares, by_head(values)) + self.tokens
-        basis = lambda w: w.reshape(heads, 1, -1, self.n_basis)
-        tokens = tokens + trigonometric(tokens, basis(self.sine), basis(self.cosine))
-        shares = jax.nn.softmax(jnp.einsum("plhd,phtd->plht", by_head(queries), tokens), axis=-1)
-        return jnp.einsum("plht,phtd->plhd", shares, tokens).reshape(*z.shape[:2], -1)
+        tokens = jnp.einsum("plht,plhd->pthd", shares, by_head(values)) + self.tokens.swapaxes(0, 1)
+        flat = tokens.reshape(-1, self.in_channels)
+        tokens = (flat + trigonometric(flat, self.sine.T, self.cosine.T)).reshape(tokens.shape)
+        shares = jax.nn.softmax(jnp.einsum("plhd,pthd->plht", by_head(queries), tokens), axis=-1)
+        return jnp.einsum("plht,pthd->plhd", shares, tokens).reshape(*z.shape[:2], -1)
+
+
+Weights = Float[Array, "basis channels"]
 
 
 @jax.checkpoint  # two dozen waves a value are made again from the value rather than kept
 def trigonometric(
-    x: Float[Array, "*values"], sine: Float[Array, "*values basis"], cosine: Float[Array, "*values basis"]
-) -> Float[Array, "*values"]:
-    """sum_{k < M} sine_k sin(pi k x / M) + cosine_k cos(pi k x / M), elementwise; `sine[..., 0]` does not enter."""
-    basis = sine.shape[-1]
-    s, c = jnp.sin(x * (math.pi / basis)), jnp.cos(x * (math.pi / basis))
-    total, wave_s, wave_c = jnp.broadcast_to(cosine[..., 0], x.shape), s, c
-    for k in range(1, basis):  # the next frequency by the addition theorems
-        total = total + sine[..., k] * wave_s + cosine[..., k] * wave_c
-        wave_s, wave_c = wave_s * c + wave_c * s, wave_c * c - wave_s * s
+    x: Float[Array, "values channels"], sine: Weights, cosine: Weights
+) -> Float[Array, "values channels"]:
+    """sum_{k < M} sine_k sin(pi k x / M) + cosine_k cos(pi k x / M), elementwise; `sine[0]` does not enter."""
+    return _series(x, sine, cosine)
+
+
+@jax.custom_jvp
+def _series(x: Array, sine: Weights, cosine: Weights) -> Array:
+    sines, cosines = _waves(x, len(sine))
+    total = jnp.broadcast_to(cosine[0], x.shape)
+    for k in range(1, len(sine)):
+        total = total + sine[k] * sines[k - 1] + cosine[k] * cosines[k - 1]
     return total
+
+
+@_series.defjvp
+def _series_jvp(primals: tuple[Array, Weights, Weights], tangents: tuple[Array, Weights, Weights]) -> tuple:
+    (x, sine, cosine), (dx, dsine, dcosine) = primals, tangents
+    speed = jnp.asarray(np.arange(len(sine))[:, None] * (math.pi / len(sine)), x.dtype)
+    slope = _series(x, -speed * cosine, speed * sine)
+    return _series(x, sine, cosine), _with_waves(x, dsine, dcosine, slope * dx + dcosine[0])
+
+
+def _with_waves(x: Array, sine: Weights, cosine: Weights, start: Array) -> Array:
+    """`start` plus the series without its constant: linear in the weights and the start, its transpose ours.
+
+    XLA on a CPU makes of the transpose two dozen sums over the values, each with all waves made anew. Here it is one
+    pass with as many sums, five times faster. A linear map with a transpose of one's own is in JAX a solve: of
+    A (s, c, y) = (s, c, y - W(s, c)), whose inverse adds W.
+    """
+    others = lambda sine, cosine: _series(x, sine, cosine) - cosine[0]
+
+    def transposed(_: Any, z: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        sine, cosine, y = z
+        sines, cosines = _moments(x, y, len(sine))
+        return sine + sines, cosine + cosines, y
+
+    return jax.lax.custom_linear_solve(
+        lambda z: (z[0], z[1], z[2] - others(z[0], z[1])),
+        (sine, cosine, start),
+        lambda _, z: (z[0], z[1], z[2] + others(z[0], z[1])),
+        transposed,
+    )[2]
+
+
+def _moments(x: Array, y: Array, basis: int) -> tuple[Weights, Weights]:
+    """The sums over the values of y times each sine and cosine but the constant, in one pass."""
+    sines, cosines = _waves(x, basis)
+    products = [y * wave for wave in (*sines, *cosines)]
+    if not products:
+        return jnp.zeros((1, x.shape[1]), y.dtype), jnp.zeros((1, x.shape[1]), y.dtype)
+    add = lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True))
+    found = jax.lax.reduce(tuple(products), (jnp.zeros((), y.dtype),) * len(products), add, (0,))
+    none = jnp.zeros_like(found[0])
+    return jnp.stack([none, *found[: basis - 1]]), jnp.stack([none, *found[basis - 1 :]])
+
+
+def _waves(x: Array, basis: int) -> tuple[list[Array], list[Array]]:
+    """sin and cos of pi k x / basis for 0 < k < basis, each from the one before by the addition theorems."""
+    s, c = jnp.sin(x * (math.pi / basis)), jnp.cos(x * (math.pi / basis))
+    sines, cosines = [s][: basis - 1], [c][: basis - 1]
+    for _ in range(basis - 2):
+        last_s, last_c = sines[-1], cosines[-1]
+        sines.append(last_s * c + last_c * s)
+        cosines.append(last_c * c - last_s * s)
+    return sines, cosines
 
 
 class _Windows(NamedTuple):
