@@ -13,5 +13,7 @@ u = jax.vmap(lambda a: op(a[None], query=x.T))(inputs)                   # input
 from neuralops.interop.official.branch_trunk import deeponet as deeponet
 from neuralops.interop.official.branch_trunk import encoder as encoder
 from neuralops.interop.official.branch_trunk import multionet as multionet
+from neuralops.interop.official.lsm import lsm as lsm
+from neuralops.interop.official.transolver import transolver as transolver
 
-__all__ = ["deeponet", "encoder", "multionet"]
+__all__ = ["deeponet", "encoder", "lsm", "multionet", "transolver"]
