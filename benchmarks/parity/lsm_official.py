@@ -133,7 +133,7 @@ def run(case: dict[str, Any], networks: dict[str, Any], given: dict[str, Any]) -
         return model.fc2(torch.nn.functional.gelu(model.fc1(inside))), True
 
 
-def write(path: Path, cases: dict[str, dict[str, Any]], code: Path, small: bool) -> None:
+def write(path: Path, cases: dict[str, dict[str, Any]], small: bool, code: Path) -> None:
     import torch
 
     kept: dict[str, np.ndarray] = {}
@@ -176,18 +176,19 @@ def ours(case: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]) -> Any:
     return official.lsm(arrays["model"], deformation=arrays.get("deformation"), **told)
 
 
-def evaluate(op: Any, given: dict[str, np.ndarray]) -> Any:
-    """Our output in the layout of theirs."""
+def evaluate(case: dict[str, Any], op: Any, given: dict[str, np.ndarray], options: Any = None) -> Any:
+    """Our output in the layout of theirs; `options` of the compiler."""
     import jax
     import jax.numpy as jnp
 
     first = lambda x: jnp.moveaxis(jnp.asarray(x, jax.tree.leaves(op)[0].dtype), -1, 1)
     u = first(given["u"])
-    if u.ndim > 3:
-        return jnp.moveaxis(jax.jit(jax.vmap(op))(u), 1, -1)
+    if "grid" in case:
+        return jnp.moveaxis(jax.jit(jax.vmap(op), compiler_options=options)(u), 1, -1)
     more = {"code": jnp.asarray(given["code"], u.dtype)} if "code" in given else {}
     more |= {"query": first(given["query"])} if "query" in given else {}
-    return jnp.moveaxis(jax.jit(jax.vmap(lambda u, more: op(u, coords=u, **more)))(u, more), 1, -1)
+    run = jax.jit(jax.vmap(lambda u, more: op(u, coords=u, **more)), compiler_options=options)
+    return jnp.moveaxis(run(u, more), 1, -1)
 
 
 def compare(path: Path, parity: Any) -> bool:
@@ -204,7 +205,7 @@ def compare(path: Path, parity: Any) -> bool:
         for dtype in ("float32", "float64"):
             with jax.enable_x64(True):
                 op = parity.ours(case, parity.weights(case, number, dtype))
-                outputs[dtype] = np.asarray(parity.evaluate(op, parity.inputs(case, number, 2)))
+                outputs[dtype] = np.asarray(parity.evaluate(case, op, parity.inputs(case, number, 2)))
             assert outputs[dtype].dtype == dtype
         exact = kept[f"{title}|float64"]
         found = [
@@ -220,20 +221,23 @@ def compare(path: Path, parity: Any) -> bool:
     return passed
 
 
-def main(parity: Any, description: str | None, cases: dict[str, Any], small: dict[str, Any]) -> int:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(parity: Any, *further: str) -> int:
+    """The command line of a script; `further` checkouts beside --code."""
+    parser = argparse.ArgumentParser(description=parity.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("half", choices=("write", "compare"))
     parser.add_argument("path", type=Path, help=".npz file between the halves")
-    parser.add_argument("--code", type=Path, help="a checkout of the authors' repository")
+    for name in ("code", *further):
+        parser.add_argument(f"--{name}", type=Path, help="a checkout of the authors' repository")
     parser.add_argument("--fixture", action="store_true", help="small networks, float64 alone")
     args = parser.parse_args()
     if args.half == "compare":
         return 0 if compare(args.path, parity) else 1
-    if args.code is None:
-        parser.error("write needs --code")
-    parity.write(args.path, small if args.fixture else cases, args.code, args.fixture)
+    checkouts = [getattr(args, name) for name in ("code", *further)]
+    if None in checkouts:
+        parser.error(f"write needs --{' and --'.join(('code', *further))}")
+    parity.write(args.path, parity.SMALL if args.fixture else parity.CASES, args.fixture, *checkouts)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.modules[__name__], __doc__, CASES, SMALL))
+    sys.exit(main(sys.modules[__name__]))

@@ -27,10 +27,16 @@ def on_cpu(dtype: str = "float32") -> Iterator[None]:
     real, pair = getattr(torch, dtype), {"float32": torch.complex64, "float64": torch.complex128}[dtype]
     anywhere = lambda make: lambda *given, device=None, **more: make(*given, **more)
     here = lambda x, *given, **more: x
-    cast = lambda x: x.to(real)
+    cast, to = lambda x: x.to(real), torch.Tensor.to
+
+    def elsewhere(x: Any, *given: Any, **more: Any) -> Any:
+        given = tuple(word for word in given if word != "cuda")
+        return to(x, *given, **more) if given or more else x
+
     places: list[tuple[Any, str, Any]] = [
         (torch.Tensor, "cuda", here),
         (torch.nn.Module, "cuda", here),
+        (torch.Tensor, "to", elsewhere),
         (torch.Tensor, "float", cast),
         (torch, "tensor", anywhere(torch.tensor)),
         (torch, "arange", anywhere(torch.arange)),
@@ -90,7 +96,8 @@ def drawn(shapes: Shapes, seed: int) -> dict[str, np.ndarray]:
         elif end == "running_var" or (end == "weight" and len(shape) == 1):
             x = 1 + x / 2
         elif end == "weight":
-            x = x * np.sqrt((6 if len(shape) > 3 else 3) / np.prod(shape[1:]))
+            gain = 3 if len(shape) == 2 else 6 if shape[-1] > 1 else 1  # linear maps, kernels, kernels of one point
+            x = x * np.sqrt(gain / np.prod(shape[1:]))
         else:  # biases, running means, tokens, the weights of a neural spectral block
             x = x * 0.3
         found[name] = x.astype(np.complex64 if np.iscomplexobj(x) else np.float32)

@@ -56,8 +56,8 @@ def require(arrays: Mapping[str, np.ndarray], names: tuple[str, ...], argument: 
     missing = [name for name in names if name not in arrays]
     if missing:
         raise ValueError(
-            f"{argument}: expected the names of the published code, {missing} among them, got {listed(sorted(arrays))}; "
-            "give the whole state dict, or a prefix= that stands before the names."
+            f"{argument}: expected the names of the published code, {missing} among them, got "
+            f"{listed(sorted(arrays))}; give the whole state dict, or a prefix= that stands before the names."
         )
 
 
@@ -81,7 +81,8 @@ def shape_of(arrays: Mapping[str, np.ndarray], name: str, *ndim: int, argument: 
     shape = arrays[name].shape
     if len(shape) not in ndim:
         raise ValueError(
-            f"{argument}: {name} should have {' or '.join(map(str, ndim))} axes, got shape {shape}; give it as published."
+            f"{argument}: {name} should have {' or '.join(map(str, ndim))} axes, got shape {shape}; give it as "
+            "published."
         )
     return shape
 

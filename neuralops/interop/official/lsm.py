@@ -41,8 +41,8 @@ def lsm(
 
     On grids it is an `LSM(norm="affine")`, on points a `GeoOperator(LatentUNet(norm="affine"), ...)` with
     `transform="published"`, called as `op(u, coords=x)` or `op(u, coords=x, code=rr)`. Batch normalisation becomes what
-    it is at evaluation, a scale weight / sqrt(running_var + 1e-5) and a shift bias - running_mean scale. Sizes come from
-    the arrays: channels, heads, tokens, basis functions, modes and numbers of the code. What is no array is told:
+    it is at evaluation, a scale weight / sqrt(running_var + 1e-5) and a shift bias - running_mean scale. Sizes come
+    from the arrays: channels, heads, tokens, basis functions, modes and numbers of the code. What is no array is told:
 
     **Arguments:**
 
@@ -122,13 +122,13 @@ def _deformation(arrays: Mapping[str, Any], prefix: str) -> Deformation:
     argument = "deformation"
     taken = as_arrays(arrays, prefix, argument=argument)
     require(taken, ("fc0.weight", "fc4.weight"), argument)
+    rows = {name: shape_of(taken, f"{name}.weight", 2, argument=argument)[0] for name in ("fc0", "fc4")}
     coded = any(name.startswith("fc_code.") for name in taken)
-    skeleton = skeleton_of(
-        Deformation,
-        shape_of(taken, "fc4.weight", 2, argument=argument)[0],
-        width=shape_of(taken, "fc0.weight", 2, argument=argument)[0],
-        code_channels=taken["fc_code.weight"].shape[-1] if coded and taken.get("fc_code.weight", 0).ndim == 2 else None,
-    )
+    numbers = None
+    if coded:
+        require(taken, ("fc_code.weight",), argument)
+        numbers = shape_of(taken, "fc_code.weight", 2, argument=argument)[1]
+    skeleton = skeleton_of(Deformation, rows["fc4"], width=rows["fc0"], code_channels=numbers)
     parts = linear("features", "fc0") | linear("without_code", "fc_no_code")
     if coded:
         parts |= linear("with_code", "fc_code")

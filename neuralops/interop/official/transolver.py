@@ -109,7 +109,9 @@ def transolver(
 
 def _block(ours: str, theirs: str) -> Parts:
     parts = linear(f"{ours}.norms.0", f"{theirs}.ln_1") | linear(f"{ours}.norms.1", f"{theirs}.ln_2")
-    parts |= linear(f"{ours}.mlp.0", f"{theirs}.mlp.linear_pre.0") | linear(f"{ours}.mlp.1", f"{theirs}.mlp.linear_post")
+    parts |= linear(f"{ours}.mlp.0", f"{theirs}.mlp.linear_pre.0") | linear(
+        f"{ours}.mlp.1", f"{theirs}.mlp.linear_post"
+    )
     ours, theirs = f"{ours}.attention", f"{theirs}.Attn"
     parts |= linear(f"{ours}.slices", f"{theirs}.in_project_slice") | linear(f"{ours}.joined", f"{theirs}.to_out.0")
     both = [f"{theirs}.in_project_fx", f"{theirs}.in_project_x"]  # what is averaged, and what tells the slices
