@@ -191,7 +191,7 @@ def evaluate(case: dict[str, Any], op: Any, given: dict[str, np.ndarray], option
     return jnp.moveaxis(run(u, more), 1, -1)
 
 
-def compare(path: Path, parity: Any) -> bool:
+def compare(path: Path, parity: Any, match: str = "", options: Any = None) -> bool:
     """Whether all outputs agree; `parity` has `ours`, `evaluate`, `inputs` and `weights`."""
     import jax
 
@@ -201,11 +201,13 @@ def compare(path: Path, parity: Any) -> bool:
     print("| --- | --- | --- | --- | --- | --- |")
     passed = True
     for number, (title, case) in enumerate(json.loads(str(kept["cases"])).items()):
+        if match not in title:
+            continue
         outputs: dict[str, np.ndarray] = {}
         for dtype in ("float32", "float64"):
             with jax.enable_x64(True):
                 op = parity.ours(case, parity.weights(case, number, dtype))
-                outputs[dtype] = np.asarray(parity.evaluate(case, op, parity.inputs(case, number, 2)))
+                outputs[dtype] = np.asarray(parity.evaluate(case, op, parity.inputs(case, number, 2), options))
             assert outputs[dtype].dtype == dtype
         exact = kept[f"{title}|float64"]
         found = [
@@ -229,9 +231,12 @@ def main(parity: Any, *further: str) -> int:
     for name in ("code", *further):
         parser.add_argument(f"--{name}", type=Path, help="a checkout of the authors' repository")
     parser.add_argument("--fixture", action="store_true", help="small networks, float64 alone")
+    parser.add_argument("--match", default="", help="compares the networks whose names hold this alone")
+    parser.add_argument("--fast", action="store_true", help="compiles without optimisation, in a third of the time")
     args = parser.parse_args()
     if args.half == "compare":
-        return 0 if compare(args.path, parity) else 1
+        options = {"xla_backend_optimization_level": 0} if args.fast else None
+        return 0 if compare(args.path, parity, args.match, options) else 1
     checkouts = [getattr(args, name) for name in ("code", *further)]
     if None in checkouts:
         parser.error(f"write needs --{' and --'.join(('code', *further))}")

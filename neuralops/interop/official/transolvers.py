@@ -20,7 +20,7 @@ from neuralops.interop.official.arrays import (
     sizes,
     skeleton_of,
 )
-from neuralops.interop.official.lsm import taps_first
+from neuralops.interop.official.latent_spectral import taps_first
 from neuralops.models.transolver import Transolver
 
 
@@ -76,7 +76,7 @@ def transolver(
         raise ValueError(
             f"arrays: {first} should take {what}, got {numbers} numbers; check unified_pos=, ref= and space_dim=."
         )
-    embedding = "reference" if unified_pos else "coordinates"
+    embedding: str | None = "reference" if unified_pos else "coordinates"
     if not unified_pos and (values == 0 or space_dim != ndim):
         embedding, places = None, 0
     mlp_width = sizes(taken, "blocks.0.mlp.linear_pre.0.weight")[0]

@@ -77,7 +77,7 @@ def lsm(
         "n_basis": sizes(taken, "process1.weights")[1] // 2,
         "norm": "affine",
     }
-    last = {"projection_channels": sizes(taken, "fc1.weight")[0]}
+    last: dict[str, Any] = {"projection_channels": sizes(taken, "fc1.weight")[0]}
     parts = linear("lifting", "fc0") | linear("projection.first", "fc1") | linear("projection.second", "fc2")
     if not on_points:
         if deformation is not None:
@@ -113,7 +113,7 @@ def lsm(
     parts |= _network("body") | _pointwise("grid_skip", "convproject_in") | _pointwise("point_skip", "convproject_out")
     for ours, theirs in (("encoder", "fftproject_in"), ("decoder", "fftproject_out")):
         parts[f"{ours}.weight.core"] = (f"{theirs}.weights1", f"{theirs}.weights2"), _signed
-    given = {} if moving is None else {"deformation": moving}
+    given: dict[str, Any] = {} if moving is None else {"deformation": moving}
     return filled(skeleton_of(build, moving), taken, parts, prefix, **given)
 
 
