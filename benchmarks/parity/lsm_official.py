@@ -10,7 +10,7 @@ float64. `compare` draws the same weights and inputs, reads them by `no.interop.
 difference in the 2-norm in both precisions, and how far either side is in float32 from the published code in float64.
 `write --fixture` keeps small networks in float64 alone, for `tests/test_official_latent.py`.
 
-Where one axis alone needs no padding their output is empty, because they cut with a slice to minus zero. There the
+Where some axes need padding and some none their output is empty, because they cut with a slice to minus zero. There the
 script cuts between their last two parts instead; `empty` marks those rows.
 """
 

@@ -53,7 +53,7 @@ def lsm(
     - `latent_points`: per axis of the latent grid of a network on points, their `s1` and `s2`; multiples of 16.
     - `patch_size`: points per axis of a patch where it is not their rule, one sixteenth of the padded grid. Zeros are
       added up to the next grid that fits, as in all of their configurations. They cut them off with a slice that is
-      empty where one axis alone needs none; here such a grid is taken as any other.
+      empty where some axes need none; here such a grid is taken as any other.
     - `chunk_size`: as in `GeoOperator`.
     - `prefix`: takes the names that begin with it alone, such as `"module."`; `deformation_prefix` those of the other.
 
