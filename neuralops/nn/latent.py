@@ -89,7 +89,7 @@ class NeuralSpectralBlock(AbstractLayer):
         self.in_channels = count(in_channels, "in_channels")
         self.ndim = count(ndim, "ndim", most=3)
         self.n_heads, self.n_tokens = check_heads(n_heads, self.in_channels), count(n_tokens, "n_tokens")
-        self.n_basis = count(n_basis, "n_basis")
+        self.n_basis = count(n_basis, "n_basis", least=2)
         if (num_patches is None) == (patch_size is None):
             raise ValueError(
                 f"num_patches: expected either patches per axis or patch_size, got {num_patches!r} and {patch_size!r}; "
@@ -228,8 +228,6 @@ def _moments(x: Array, y: Array, basis: int) -> tuple[Weights, Weights]:
     """The sums over the values of y times each sine and cosine but the constant, in one pass."""
     sines, cosines = _waves(x, basis)
     products = [y * wave for wave in (*sines, *cosines)]
-    if not products:
-        return jnp.zeros((1, x.shape[1]), y.dtype), jnp.zeros((1, x.shape[1]), y.dtype)
     add = lambda a, b: tuple(p + q for p, q in zip(a, b, strict=True))
     found = jax.lax.reduce(tuple(products), (jnp.zeros((), y.dtype),) * len(products), add, (0,))
     none = jnp.zeros_like(found[0])
@@ -239,7 +237,7 @@ def _moments(x: Array, y: Array, basis: int) -> tuple[Weights, Weights]:
 def _waves(x: Array, basis: int) -> tuple[list[Array], list[Array]]:
     """sin and cos of pi k x / basis for 0 < k < basis, each from the one before by the addition theorems."""
     s, c = jnp.sin(x * (math.pi / basis)), jnp.cos(x * (math.pi / basis))
-    sines, cosines = [s][: basis - 1], [c][: basis - 1]
+    sines, cosines = [s], [c]
     for _ in range(basis - 2):
         last_s, last_c = sines[-1], cosines[-1]
         sines.append(last_s * c + last_c * s)
