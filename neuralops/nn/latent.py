@@ -221,7 +221,9 @@ def _windows(num_points: int, num_patches: int) -> _Windows:
     centre = (2 * np.arange(num_points) + 1) * num_patches  # doubled, so that it is whole
     patch = np.minimum(centre // (2 * num_points), num_patches - 1)
     home = patch * size + np.arange(num_points) - first[patch]
-    return _Windows(np.minimum(points, num_points - 1), share, home, False)
+    # In 32 bits at any precision: JAX keeps programs that index, across changes of `jax.enable_x64`.
+    points, home = np.minimum(points, num_points - 1).astype(np.int32), home.astype(np.int32)
+    return _Windows(points, share, home, False)
 
 
 def check_heads(n_heads: Any, channels: int, name: str = "in_channels") -> int:
