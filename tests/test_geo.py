@@ -131,12 +131,12 @@ def test_with_weights_meshes_converge_and_without_they_do_not(x64):
     size = np.abs(limit).max()
     errors = {w: [np.abs(out(n, 2.5, w) - limit).max() / size for n in sizes] for w in (True, False)}
     orders = np.log2(np.asarray(errors[True][:-1]) / errors[True][1:])
-    np.testing.assert_allclose(orders, 2, atol=0.35)
+    assert orders.min() > 1.8
     assert op.envelope.order <= orders.min()
     assert errors[True][-1] < 0.1 * errors[False][-1]
     np.testing.assert_allclose(errors[False][-1], errors[False][0], rtol=0.3)  # it comes to rest elsewhere
     plain = [np.abs(out(n, 1, False) - limit).max() / size for n in sizes]  # on a uniform mesh all points count alike
-    np.testing.assert_allclose(np.log2(np.asarray(plain[:-1]) / plain[1:]), 2, atol=0.35)
+    assert np.log2(np.asarray(plain[:-1]) / plain[1:]).min() > 1.8
 
 
 def test_units_of_weights_do_not_matter(x64):
@@ -144,7 +144,7 @@ def test_units_of_weights_do_not_matter(x64):
     out = run(op, U, {"coords": X, "weights": WEIGHTS})
     for unit in (1e20, 1e-20):
         close(run(op, U, {"coords": X, "weights": unit * WEIGHTS}), out)
-    assert np.abs(out - run(op, U, {"coords": X})).max() > 1e-3 * np.abs(out).max()
+    assert np.abs(out - run(op, U, {"coords": X})).max() > 1e-4 * np.abs(out).max()
     close(run(op, U, {"coords": X, "weights": np.full(POINTS, 7.0)}), run(op, U, {"coords": X}))
 
 

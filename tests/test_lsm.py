@@ -1,6 +1,5 @@
 """Latent spectral models: counts and grids of the paper, their parts against NumPy and SciPy, padding by hand."""
 
-import itertools
 import math
 
 import equinox as eqx
@@ -179,24 +178,25 @@ def test_coordinates_run_along_their_axes(x64):
 
 
 def test_levels_made_again_are_the_same():
-    u = noise(1, 8, 6).astype(np.float32)
+    u = noise(1, 7).astype(np.float32)
+    op = {c: no.LSM(1, 1, 4, **SMALL, ndim=1, checkpoint_levels=c, key=KEY) for c in (False, True)}
     total = jax.jit(jax.value_and_grad(lambda op: jnp.sum(jnp.sin(op(u)))))
-    plain, again = (total(no.LSM(1, 1, 4, **SMALL, checkpoint_levels=c, key=KEY)) for c in (False, True))
+    plain, again = total(op[False]), total(op[True])
     np.testing.assert_allclose(plain[0], again[0], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(plain[1]), jax.tree.leaves(again[1]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(np.abs(a).max())))
-    jaxpr = lambda c: str(jax.make_jaxpr(no.LSM(1, 1, 4, **SMALL, checkpoint_levels=c, key=KEY))(u))
-    assert jaxpr(True).count("checkpoint[") > jaxpr(False).count("checkpoint[")
+    made_again = lambda op: str(jax.make_jaxpr(op)(u)).count("prevent_cse=")  # of each jax.checkpoint
+    assert made_again(op[True]) > made_again(op[False])
 
 
 def test_it_counts_points(x64):
     """Spacing-locked, as declared: on finer grids of one function the output moves away from what it was."""
-    op = wide(no.LSM(1, 1, 4, **SMALL, norm=None, key=KEY))
+    op = wide(no.LSM(1, 1, 4, **SMALL, ndim=1, norm=None, key=KEY))
     assert op.envelope.refinement == "spacing-locked"
-    field = lambda n: np.sin(5 * unit_coordinates((n, n)).sum(-1))[None]
-    outs = [run(op, field(8 * s + 1))[:, ::s, ::s] for s in (1, 2, 4)]
-    changes = [np.abs(b - a).max() / np.abs(a).max() for a, b in itertools.pairwise(outs)]
-    assert max(changes) > 0.02
+    field = lambda n: np.sin(5 * unit_coordinates((n,))[:, 0])[None]
+    outs = [run(op, field(8 * s + 1))[:, ::s] for s in (1, 2, 4)]
+    changes = [np.abs(out - outs[0]).max() / np.ptp(outs[0]) for out in outs[1:]]
+    assert min(changes) > 0.1
     block = wide(no.nn.NeuralSpectralBlock(4, 1, ndim=1, n_heads=2, key=KEY))  # where a consistent one comes to rest
     cells = lambda n: np.cos(np.arange(1, 5)[:, None] * (np.arange(n) + 0.5) / n)
     outs = [run(block, cells(9 * s))[:, s // 2 :: s] for s in (1, 3, 9)]

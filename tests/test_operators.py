@@ -264,7 +264,7 @@ EXAMPLES = {
         (
             lambda: no.at(
                 no.GeoOperator(
-                    no.LatentUNet(4, n_levels=2, n_heads=2, n_tokens=2, n_basis=3, key=key),
+                    no.FNO((3, 3), 2, 2, 2, n_layers=1, key=key),
                     1,
                     1,
                     n_modes=(3, 4),
@@ -279,24 +279,21 @@ EXAMPLES = {
             (1, 5),
         ),
     ],
-    "LSM": [
-        (
-            lambda: no.LSM(1, 2, 4, n_levels=2, n_heads=2, n_tokens=2, n_basis=3, projection_channels=5, key=key),
-            (1, 7, 4),
-        ),
-        (
-            lambda: no.LSM(
-                2, 1, 2, ndim=1, n_levels=2, patch_size=2, n_heads=1, norm=None, positional_embedding=None, key=key
-            ),
-            (2, 9),
-        ),
-    ],
+    "LSM": [(lambda: no.LSM(1, 2, 2, ndim=1, n_levels=2, n_heads=2, n_tokens=2, n_basis=2, key=key), (1, 7))],
     "LatentUNet": [
         (
             lambda: no.LatentUNet(
-                2, ndim=3, n_levels=2, n_heads=2, n_basis=2, norm="affine", checkpoint_levels=True, key=key
+                2,
+                ndim=1,
+                n_levels=2,
+                patch_size=2,
+                n_heads=1,
+                n_basis=2,
+                norm="affine",
+                checkpoint_levels=True,
+                key=key,
             ),
-            (2, 4, 3, 2),
+            (2, 5),
         ),
     ],
     "NeuralSpectralBlock": [
@@ -323,7 +320,7 @@ EXAMPLES = {
                 1,
                 8,
                 structured=True,
-                n_layers=2,
+                n_layers=1,
                 n_heads=2,
                 n_slices=3,
                 positional_embedding="reference",
