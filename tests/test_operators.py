@@ -307,10 +307,9 @@ EXAMPLES = {
     "Transolver": [
         (
             lambda: no.at(
-                no.Transolver(1, 2, 8, n_layers=1, n_heads=2, n_slices=3, time_input=True, key=key),
+                no.Transolver(1, 2, 8, n_layers=1, n_heads=2, n_slices=3, key=key),
                 coords=CLOUD,
                 mask=np.arange(5) < 4,
-                time=0.5,
             ),
             (1, 5),
         ),
