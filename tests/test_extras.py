@@ -87,15 +87,14 @@ def test_an_operator_gets_what_it_names_alone():
 
 
 def test_training_finds_the_operator_that_uses_them():
-    options = {"loss": losses.mse, "optimizer": optax.adam(0.1), "num_epochs": 150, "batch_size": 6, "key": KEY}
+    options = {"loss": losses.mse, "optimizer": optax.adam(0.1), "num_epochs": 500, "batch_size": 6, "key": KEY}
     runs = [
-        no.fit(Mean(), samples(fill), progress=False, validation=samples(fill), **options)
-        for fill in (0.0, np.nan, 1e6)
+        no.fit(Mean(), samples(fill), progress=False, validation=samples(fill), **options) for fill in (0.0, np.nan)
     ]
     op, history = runs[0]
     assert history.loss[-1] < 1e-3 * history.loss[0]
     for a, b in zip(jax.tree.leaves(op), jax.tree.leaves(TRUTH), strict=True):
-        np.testing.assert_allclose(a, b, atol=0.2)
+        np.testing.assert_allclose(a, b, atol=0.1)
     for other, told in runs[1:]:  # what masked points hold, weights included, changes nothing
         np.testing.assert_array_equal(told.loss, history.loss)
         for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(op), strict=True):
@@ -114,7 +113,7 @@ def geo():
     return no.GeoOperator(body, 1, 1, deformation=no.nn.Deformation(width=4, code_channels=3, key=KEY), **GEO)
 
 
-@pytest.mark.parametrize("make", [transolver, geo])
+@pytest.mark.parametrize("make", [transolver, pytest.param(geo, marks=pytest.mark.slow)])
 def test_public_operators_train_and_are_judged_with_them(make):
     op, coords = make(), RNG.uniform(size=(SAMPLES, 2, POINTS)).astype(np.float32)
     data = samples(np.nan)

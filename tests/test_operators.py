@@ -351,14 +351,18 @@ def op(make):
     return built(make)
 
 
-every_operator = pytest.mark.parametrize(
-    ("make", "shape"),
-    [
-        pytest.param(make, shape, id=f"{name}-{i}")
-        for name, examples in EXAMPLES.items()
-        for i, (make, shape) in enumerate(examples)
-    ],
-)
+def each_operator(slow=()):
+    return pytest.mark.parametrize(
+        ("make", "shape"),
+        [
+            pytest.param(make, shape, id=f"{name}-{i}", marks=[pytest.mark.slow] * (name in slow))
+            for name, examples in EXAMPLES.items()
+            for i, (make, shape) in enumerate(examples)
+        ],
+    )
+
+
+every_operator = each_operator()
 
 
 def field(shape, seed=0, dtype=np.float32):
@@ -389,7 +393,7 @@ def test_leaves_are_real_arrays(op, shape):
     assert hash(op) == object.__hash__(op)
 
 
-@every_operator
+@each_operator(slow=("GeoOperator", "LSM", "LatentUNet"))  # to compile
 def test_plain_transformations(op, make, shape):
     u, v = field(shape), field(shape, 1)
     expected = op(u) if make is EXAMPLES[type(op).__name__][0][0] else run(op, u)
