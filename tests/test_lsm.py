@@ -177,6 +177,7 @@ def test_coordinates_run_along_their_axes(x64):
     np.testing.assert_allclose(run(op, u), run(bare, both), rtol=1e-12)
 
 
+@pytest.mark.slow  # to compile
 def test_levels_made_again_are_the_same():
     u = noise(1, 7).astype(np.float32)
     op = {c: no.LSM(1, 1, 4, **SMALL, ndim=1, checkpoint_levels=c, key=KEY) for c in (False, True)}

@@ -164,7 +164,7 @@ class GeoOperator(AbstractOperator):
             self._check_places(query, "query", tuple(jnp.shape(query)[1:]))
         latent = self.encode(u, coords=coords, mask=mask, weights=weights, code=code)
         if query is None:  # what masked points hold must reach neither values nor gradients there
-            query = coords if mask is None else jnp.where(jnp.asarray(mask).astype(bool), coords, 0)
+            query = coords if mask is None else jnp.where(jnp.asarray(mask).astype(bool), jnp.asarray(coords), 0)
         return self.decode(latent, query, code=code)  # type: ignore[arg-type]  # checked
 
     def encode(
