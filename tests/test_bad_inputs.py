@@ -13,7 +13,18 @@ import pytest
 import neuralops as no
 from neuralops import inverse
 from neuralops.data import Normalized, Normalizer, Samples
-from neuralops.nn import ChannelMLP, GroupNorm, Linear, MLPEncoder, SoftGate, SpectralConv
+from neuralops.nn import (
+    Affine,
+    ChannelMLP,
+    Deformation,
+    GroupNorm,
+    Linear,
+    MLPEncoder,
+    NeuralSpectralBlock,
+    PhysicsAttention,
+    SoftGate,
+    SpectralConv,
+)
 
 key = jax.random.key(0)
 U = jnp.ones((1, 8, 8))
@@ -23,6 +34,8 @@ G = no.Grid((8, 8))
 WALLS = no.Grid((8, 8), boundary="dirichlet", centering="cell")
 A = no.Diffusion(WALLS)
 POINTS = np.full((1, 3), 0.5, np.float32)
+CLOUD, PLACES = jnp.ones((1, 5)), jnp.full((2, 5), 0.5)
+LATENT = {"n_levels": 2, "n_heads": 1, "n_basis": 2}
 CODED = Samples(np.ones((2, 1, 5), np.float32))
 WEAK = no.pde.WeakDarcy(((0, 1),), num_centers=2)
 DECODER = no.MultiONet(4, 1, 1, 3, n_layers=3, sum_layers=2, domain=((0, 1),), key=key)
@@ -34,6 +47,24 @@ def fno(**changes):
 
 def conv(**changes):
     return SpectralConv(**{"in_channels": 2, "out_channels": 2, "n_modes": (4, 4), **changes}, key=key)
+
+
+def block(num_patches=2, **changes):
+    return NeuralSpectralBlock(**{"in_channels": 4, "num_patches": num_patches, "n_heads": 2, **changes}, key=key)
+
+
+def lsm(**changes):
+    return no.LSM(**{"in_channels": 1, "out_channels": 1, "hidden_channels": 2, **LATENT, **changes}, key=key)
+
+
+def geo(body=None, **changes):
+    options = {"in_channels": 1, "out_channels": 1, "n_modes": (2, 2), "latent_points": 4, **changes}
+    return no.GeoOperator(no.LatentUNet(2, **LATENT, key=key) if body is None else body, **options, key=key)
+
+
+def transolver(**changes):
+    options = {"hidden_channels": 4, "n_layers": 1, "n_heads": 2, "n_slices": 2, **changes}
+    return no.Transolver(1, 1, **options, key=key)
 
 
 def encoder(numbers=4):
@@ -217,6 +248,64 @@ CASES = {
     ),
     "saving a number": lambda p: no.save(p / "op", 3),
     "pictures of other shapes": lambda p: no.plotting.panel(X, X, X[..., :4]),
+    # latent spectral models, Transolver and operators on points
+    "patches and patch size": lambda p: block(patch_size=2),
+    "neither patches nor their size": lambda p: block(None),
+    "patches of another dimension": lambda p: block((2, 2, 2)),
+    "no patches": lambda p: block(0),
+    "heads that do not divide": lambda p: block(n_heads=3),
+    "no tokens": lambda p: block(n_tokens=0),
+    "no basis": lambda p: block(n_basis=0),
+    "four dimensions of patches": lambda p: block(ndim=4),
+    "fewer points than patches": lambda p: block(9)(jnp.ones((4, 8, 8))),
+    "no multiple of the patch": lambda p: block(None, patch_size=3)(jnp.ones((4, 8, 8))),
+    "one level": lambda p: lsm(n_levels=1),
+    "batch normalisation": lambda p: lsm(norm="batch_norm"),
+    "layer norm in a U-Net": lambda p: lsm(norm="layer_norm"),
+    "unknown embedding of a latent model": lambda p: lsm(positional_embedding="coordinates"),
+    "width that heads do not divide": lambda p: lsm(hidden_channels=3, n_heads=2),
+    "unknown latent paper": lambda p: no.LSM.paper("burgers", key=key),
+    "latent model of another dimension": lambda p: lsm()(jnp.ones((1, 8))),
+    "affine norm in an FNO": lambda p: fno(norm="affine"),
+    "no channels to scale": lambda p: Affine(0),
+    "body of unequal channels": lambda p: geo(Linear(2, 3, key=key)),
+    "body that is a function": lambda p: geo(jnp.sin),
+    "body of another dimension": lambda p: geo(no.FNO((2,), 2, 2, 2, key=key)),
+    "latent grid below its modes": lambda p: geo(latent_points=1),
+    "deformation that is a function": lambda p: geo(deformation=jnp.sin),
+    "deformation of another dimension": lambda p: geo(deformation=Deformation(1, width=4, key=key)),
+    "unknown transform": lambda p: geo(transform="fft"),
+    "box turned around": lambda p: geo(domain=((1, 0), (0, 1))),
+    "box of another dimension": lambda p: geo(domain=((0, 1),)),
+    "chunks of none": lambda p: geo(chunk_size=0),
+    "points that are missing": lambda p: geo()(CLOUD),
+    "points of another number": lambda p: geo()(CLOUD, coords=jnp.ones((2, 4))),
+    "points elsewhere in three dimensions": lambda p: geo()(CLOUD, coords=PLACES, query=jnp.ones((3, 4))),
+    "weights of another number": lambda p: geo()(CLOUD, coords=PLACES, weights=jnp.ones(4)),
+    "weights with channels": lambda p: geo()(CLOUD, coords=PLACES, weights=jnp.ones((1, 5))),
+    "mask of another number": lambda p: geo()(CLOUD, coords=PLACES, mask=np.ones(4, bool)),
+    "code without a deformation": lambda p: geo()(CLOUD, coords=PLACES, code=jnp.ones(2)),
+    "code that is not declared": lambda p: Deformation(width=4, key=key)(PLACES, code=jnp.ones(2)),
+    "code of another size": lambda p: Deformation(width=4, code_channels=3, key=key)(PLACES, code=jnp.ones(2)),
+    "width of no octaves": lambda p: Deformation(width=6, key=key),
+    "heads that do not divide in attention": lambda p: PhysicsAttention(4, 3, key=key),
+    "no slices": lambda p: PhysicsAttention(4, 2, 0, key=key),
+    "kernel in four dimensions": lambda p: PhysicsAttention(4, 2, 2, kernel_ndim=4, key=key),
+    "attention with weights of another number": lambda p: PhysicsAttention(1, 1, 2, key=key)(
+        CLOUD, weights=jnp.ones(4)
+    ),
+    "perceptron of no width": lambda p: transolver(mlp_ratio=0),
+    "unknown positions": lambda p: transolver(positional_embedding="grid"),
+    "unknown activation of a transformer": lambda p: transolver(activation="swish"),
+    "unknown paper of a transformer": lambda p: no.Transolver.paper("plasticity", key=key),
+    "cloud without places": lambda p: transolver()(CLOUD),
+    "cloud with places elsewhere": lambda p: transolver()(CLOUD, coords=jnp.ones((2, 4))),
+    "time that is not given": lambda p: transolver(time_input=True)(CLOUD, coords=PLACES),
+    "time that is not taken": lambda p: transolver()(CLOUD, coords=PLACES, time=0.5),
+    "times of a series": lambda p: transolver(time_input=True)(CLOUD, coords=PLACES, time=jnp.ones(3)),
+    "fixing weights of an operator without": lambda p: no.at(fno(), weights=jnp.ones((8, 8))),
+    "fixing a code without a deformation": lambda p: no.at(geo(), code=jnp.ones(2)),
+    "fixing a time that is not taken": lambda p: no.at(transolver(), time=0.5),
 }
 
 
@@ -245,3 +334,10 @@ def test_what_the_cases_are_made_of_is_good():
     assert posterior().fields(jnp.ones((2, 4)), POINTS, of="solution").shape == (2, 1, 3)
     assert no.losses.observed(POINTS, channels=(0,))(op, CODED, key=key).shape == ()
     assert fno()(U).shape == (1, 8, 8)
+    shape = lambda op, u, **more: jax.eval_shape(lambda: op(u, **more)).shape
+    assert shape(lsm(), U) == (1, 8, 8)
+    for patches in (block(), block(None, patch_size=4)):
+        assert shape(patches, jnp.ones((4, 8, 8))) == (4, 8, 8)
+    assert shape(geo(), CLOUD, coords=PLACES, weights=jnp.ones(5), mask=np.ones(5, bool)) == (1, 5)
+    assert shape(transolver(time_input=True), CLOUD, coords=PLACES, time=0.5) == (1, 5)
+    assert shape(Deformation(width=4, code_channels=2, key=key), PLACES, code=jnp.ones(2)) == (2, 5)

@@ -17,13 +17,17 @@ import neuralops as no
 from neuralops.data import Normalized, Normalizer
 from neuralops.grid import Grid
 from neuralops.nn import (
+    Affine,
     ChannelMLP,
     ConvEncoder,
+    Deformation,
     GroupNorm,
     LayerNorm,
     Linear,
     MLPEncoder,
     MultigridConv,
+    NeuralSpectralBlock,
+    PhysicsAttention,
     PointEncoder,
     SoftGate,
     SpectralConv,
@@ -231,6 +235,101 @@ EXAMPLES = {
         (lambda: SpectralConv(2, 3, (4, 5), key=key), (2, 8, 9)),
         (lambda: SpectralConv(2, 2, (4, 5), boundary=WALLS[::2], factorization="tt", rank=0.5, key=key), (2, 8, 9)),
     ],
+    # latent spectral models, Transolver and operators on points
+    "Affine": [(lambda: Affine(3), (3, 4, 5))],
+    "Deformation": [
+        (lambda: Deformation(width=4, key=key), (2, 5)),
+        (lambda: no.at(Deformation(1, width=4, code_channels=3, key=key), code=np.ones(3)), (1, 6)),
+    ],
+    "GeoOperator": [
+        (
+            lambda: no.at(
+                no.GeoOperator(
+                    no.FNO((3, 3), 4, 4, 4, n_layers=1, key=key),
+                    1,
+                    2,
+                    n_modes=(4, 3),
+                    latent_points=5,
+                    deformation=Deformation(width=4, code_channels=3, key=key),
+                    projection_channels=6,
+                    key=key,
+                ),
+                coords=CLOUD,
+                query=WANTED,
+                weights=np.linspace(1, 2, 5),
+                code=np.ones(3),
+            ),
+            (1, 5),
+        ),
+        (
+            lambda: no.at(
+                no.GeoOperator(
+                    no.FNO((3, 3), 2, 2, 2, n_layers=1, key=key),
+                    1,
+                    1,
+                    n_modes=(3, 4),
+                    latent_points=(4, 6),
+                    transform="published",
+                    chunk_size=2,
+                    domain=((-1, 2),) * 2,
+                    key=key,
+                ),
+                coords=CLOUD,
+            ),
+            (1, 5),
+        ),
+    ],
+    "LSM": [(lambda: no.LSM(1, 2, 2, ndim=1, n_levels=2, n_heads=2, n_tokens=2, n_basis=2, key=key), (1, 7))],
+    "LatentUNet": [
+        (
+            lambda: no.LatentUNet(
+                2,
+                ndim=1,
+                n_levels=2,
+                patch_size=2,
+                n_heads=1,
+                n_basis=2,
+                norm="affine",
+                checkpoint_levels=True,
+                key=key,
+            ),
+            (2, 5),
+        ),
+    ],
+    "NeuralSpectralBlock": [
+        (lambda: NeuralSpectralBlock(4, (2, 3), n_heads=2, n_tokens=3, n_basis=3, key=key), (4, 7, 6)),
+        (lambda: NeuralSpectralBlock(2, patch_size=3, ndim=1, n_heads=2, key=key), (2, 9)),
+    ],
+    "PhysicsAttention": [
+        (lambda: no.at(PhysicsAttention(4, 2, 3, key=key), weights=np.linspace(1, 2, 5)), (4, 5)),
+        (lambda: PhysicsAttention(4, 2, 3, kernel_ndim=2, key=key), (4, 5, 4)),
+    ],
+    "Transolver": [
+        (
+            lambda: no.at(
+                no.Transolver(1, 2, 8, n_layers=1, n_heads=2, n_slices=3, key=key),
+                coords=CLOUD,
+                mask=np.arange(5) < 4,
+            ),
+            (1, 5),
+        ),
+        (
+            lambda: no.Transolver(
+                1,
+                1,
+                8,
+                structured=True,
+                n_layers=1,
+                n_heads=2,
+                n_slices=3,
+                positional_embedding="reference",
+                reference_points=3,
+                checkpoint_blocks=True,
+                key=key,
+            ),
+            (1, 5, 4),
+        ),
+    ],
 }
 
 
@@ -252,14 +351,18 @@ def op(make):
     return built(make)
 
 
-every_operator = pytest.mark.parametrize(
-    ("make", "shape"),
-    [
-        pytest.param(make, shape, id=f"{name}-{i}")
-        for name, examples in EXAMPLES.items()
-        for i, (make, shape) in enumerate(examples)
-    ],
-)
+def each_operator(slow=()):
+    return pytest.mark.parametrize(
+        ("make", "shape"),
+        [
+            pytest.param(make, shape, id=f"{name}-{i}", marks=[pytest.mark.slow] * (name in slow))
+            for name, examples in EXAMPLES.items()
+            for i, (make, shape) in enumerate(examples)
+        ],
+    )
+
+
+every_operator = each_operator()
 
 
 def field(shape, seed=0, dtype=np.float32):
@@ -290,7 +393,7 @@ def test_leaves_are_real_arrays(op, shape):
     assert hash(op) == object.__hash__(op)
 
 
-@every_operator
+@each_operator(slow=("GeoOperator", "LSM", "LatentUNet"))  # to compile
 def test_plain_transformations(op, make, shape):
     u, v = field(shape), field(shape, 1)
     expected = op(u) if make is EXAMPLES[type(op).__name__][0][0] else run(op, u)
@@ -378,7 +481,7 @@ def test_declared_refinement(op, shape):
         close(jax.jit(lambda op, u: op(u, num_points=fine.shape))(op, u), run(op, u_fine), 1e-5)
     elif type(op).__name__ == "GroupNorm":  # a quadrature: exact moments for band-limited squares
         close(resample(run(op, u), grid, fine), run(op, u_fine), 1e-4)
-    elif type(op).__name__ in ("Linear", "SoftGate"):  # linear and pointwise: commutes with resampling
+    elif type(op).__name__ in ("Affine", "Linear", "SoftGate"):  # linear and pointwise: commutes with resampling
         shift = lambda op, g: run(op, jnp.zeros((shape[0], *g.shape)))
         close(resample(run(op, u) - shift(op, grid), grid, fine), run(op, u_fine) - shift(op, fine), 1e-5)
 

@@ -8,13 +8,17 @@ import pytest
 import neuralops as no
 from neuralops import inverse
 from neuralops.nn import (
+    Affine,
     ChannelMLP,
     ConvEncoder,
+    Deformation,
     GroupNorm,
     LayerNorm,
     Linear,
     MLPEncoder,
     MultigridConv,
+    NeuralSpectralBlock,
+    PhysicsAttention,
     PointEncoder,
     SpectralConv,
 )
@@ -29,6 +33,9 @@ TWO = {"in_channels": 2, "out_channels": 2}
 CONVOLVED = {"hidden_channels": (), "conv_channels": (2,), "key": KEY}
 POINTED = {"hidden_channels": (2,), "key": KEY}
 CODING = MLPEncoder(4, 1, 8, (2,), key=KEY)
+SMALL = {"ndim": 1, "n_levels": 2, "n_heads": 1, "n_basis": 2}
+ATTENTIVE = {"hidden_channels": 2, "n_layers": 1, "n_heads": 1, "n_slices": 2}
+LATENT = no.LatentUNet(2, **SMALL, key=KEY)
 
 
 def multionet(**options):
@@ -100,6 +107,37 @@ CASES = [
     (lambda **o: no.pde.Poisson((8, 8), **o), {"num_modes": 3}),
     (lambda **o: no.pde.Darcy((8, 8), **o), {"num_modes": 3}),
     (lambda **o: no.pde.PoissonDirections((8, 8), **o), {"num_modes": 3, "theta": 1, "seed": 2}),
+    # latent spectral models, Transolver and operators on points
+    (lambda **o: Affine(**o), {"in_channels": 2}),
+    (lambda **o: Deformation(**{"width": 4, **o}, key=KEY), {"ndim": 1, "width": 8, "code_channels": 2}),
+    (
+        lambda **o: NeuralSpectralBlock(**{"in_channels": 2, "ndim": 1, "n_heads": 1, **o}, num_patches=1, key=KEY),
+        {"in_channels": 4, "ndim": 2, "n_heads": 2, "n_tokens": 2, "n_basis": 2},
+    ),
+    (
+        lambda **o: PhysicsAttention(**{"in_channels": 2, "n_heads": 1, **o}, key=KEY),
+        {"in_channels": 4, "n_heads": 2, "n_slices": 2, "kernel_ndim": 1},
+    ),
+    (
+        lambda **o: no.LatentUNet(**{"in_channels": 2, **SMALL, **o}, key=KEY),
+        {"in_channels": 4, "n_levels": 3, "n_tokens": 2, "checkpoint_levels": True},
+    ),
+    (
+        lambda **o: no.LSM(**{**TWO, "hidden_channels": 2, **SMALL, **o}, key=KEY),
+        {"in_channels": 1, "out_channels": 1, "hidden_channels": 4, "projection_channels": 3, "n_basis": 3},
+    ),
+    (
+        lambda **o: no.GeoOperator(LATENT, **{**TWO, **o}, n_modes=(2,), latent_points=4, key=KEY),
+        {"in_channels": 1, "out_channels": 1, "projection_channels": 3, "chunk_size": 2},
+    ),
+    (
+        lambda **o: no.Transolver(**{**TWO, **ATTENTIVE, **o}, key=KEY),
+        {"in_channels": 1, "out_channels": 1, "hidden_channels": 4, "ndim": 1, "structured": True, "n_layers": 2},
+    ),
+    (
+        lambda **o: no.Transolver(2, 2, **{**ATTENTIVE, **o}, key=KEY),
+        {"n_heads": 2, "n_slices": 3, "reference_points": 2, "time_input": True, "checkpoint_blocks": True},
+    ),
 ]
 OPTIONS = [(build, name, value) for build, options in CASES for name, value in options.items()]
 

@@ -65,6 +65,11 @@ def inner(op):
     return op.op if isinstance(op, At) else op
 
 
+def takes_clouds(op):
+    """Some read fixed sensors instead, and some take the places of a structured grid, whose order matters."""
+    return "coords" in keywords_of(op) and op.envelope.refinement != "spacing-locked"
+
+
 def point_operators():
     """Makers of the public operators that name `coords`, with a count of channels each takes."""
     found = [(lambda: KernelIntegral(2, 1, 2, key=KEY), 2, "KernelIntegral")]
@@ -73,7 +78,7 @@ def point_operators():
             found += [
                 (make, shape[0], f"{name}-{i}")
                 for i, (make, shape) in enumerate(EXAMPLES[name])
-                if "coords" in keywords_of(inner(eqx.filter_eval_shape(make)))  # some read fixed sensors instead
+                if takes_clouds(inner(eqx.filter_eval_shape(make)))
             ]
     return found
 

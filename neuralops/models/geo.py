@@ -160,8 +160,12 @@ class GeoOperator(AbstractOperator):
         code: Float[Array, " numbers"] | None = None,
         key: Array | None = None,
     ) -> Float[Array, " channels_out *points_out"]:
+        if query is not None:
+            self._check_places(query, "query", tuple(jnp.shape(query)[1:]))
         latent = self.encode(u, coords=coords, mask=mask, weights=weights, code=code)
-        return self.decode(latent, coords if query is None else query, code=code)  # type: ignore[arg-type]  # checked
+        if query is None:  # what masked points hold must reach neither values nor gradients there
+            query = coords if mask is None else jnp.where(jnp.asarray(mask).astype(bool), jnp.asarray(coords), 0)
+        return self.decode(latent, query, code=code)  # type: ignore[arg-type]  # checked
 
     def encode(
         self,
@@ -174,8 +178,8 @@ class GeoOperator(AbstractOperator):
     ) -> Float[Array, "*modes hidden 2"]:
         """All that the output is made of, whatever its points: the coefficients of the last series."""
         check_field(u, channels=self.in_channels, ndim=None, where="GeoOperator")
+        measure = measure_of(weights, mask, tuple(u.shape[1:]), u.dtype)  # refuses masks of other shapes: first
         place = self._places(coords, code, "coords", tuple(u.shape[1:]), mask)
-        measure = measure_of(weights, mask, tuple(u.shape[1:]), u.dtype)
         values = self.lifting.channels_last(cleared(u.reshape(self.in_channels, -1).T, mask))
         measure = jnp.ones(len(values), u.dtype) if measure is None else measure
         published = self.transform == "published"
@@ -212,13 +216,7 @@ class GeoOperator(AbstractOperator):
 
     def _places(self, x: Any, code: Any, name: str, points: tuple[int, ...] | None, mask: Any) -> Array:
         """Where points lie in the periodic box, deformed; masked ones at the corner."""
-        ndim = len(self.n_modes)
-        if x is None or tuple(jnp.shape(x)) != (ndim, *(points or ())):
-            came = "none" if x is None else f"shape {tuple(jnp.shape(x))}"
-            raise ValueError(
-                f"{name}: GeoOperator expects places {(ndim, *(points or ('points',)))}, got {came}; give "
-                "op(u, coords=...), or fix them with no.at(op, coords=...)."
-            )
+        self._check_places(x, name, points)
         place = cleared(self._boxed(x), mask)
         if self.deformation is None:
             if code is not None:
@@ -227,6 +225,15 @@ class GeoOperator(AbstractOperator):
                 )
             return place
         return self.deformation(place.T, code=code).T
+
+    def _check_places(self, x: Any, name: str, points: tuple[int, ...] | None) -> None:
+        ndim = len(self.n_modes)
+        if x is None or tuple(jnp.shape(x)) != (ndim, *(points or ())):
+            came = "none" if x is None else f"shape {tuple(jnp.shape(x))}"
+            raise ValueError(
+                f"{name}: GeoOperator expects places {(ndim, *(points or ('points',)))}, got {came}; give "
+                "op(u, coords=...), or fix them with no.at(op, coords=...)."
+            )
 
 
 def check_box(domain: Any, ndim: int) -> tuple[tuple[float, float], ...]:

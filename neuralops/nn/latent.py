@@ -263,8 +263,9 @@ def _windows(num_points: int, num_patches: int) -> _Windows:
         )
     if num_points % num_patches == 0:
         size = num_points // num_patches
-        points = np.arange(num_points).reshape(num_patches, size)
-        return _Windows(points, np.ones(points.shape), np.arange(num_points), True)
+        # Indices have 32 bits at any precision: JAX keeps programs that index, across changes of `jax.enable_x64`.
+        home = np.arange(num_points, dtype=np.int32)
+        return _Windows(home.reshape(num_patches, size), np.ones((num_patches, size)), home, True)
     ends = np.arange(num_patches + 1) * num_points  # in units of 1 / num_patches of a cell
     first = ends[:-1] // num_patches
     size = int(np.max(-(-ends[1:] // num_patches) - first))
@@ -275,7 +276,8 @@ def _windows(num_points: int, num_patches: int) -> _Windows:
     centre = (2 * np.arange(num_points) + 1) * num_patches  # doubled, so that it is whole
     patch = np.minimum(centre // (2 * num_points), num_patches - 1)
     home = patch * size + np.arange(num_points) - first[patch]
-    return _Windows(np.minimum(points, num_points - 1), share, home, False)
+    points, home = np.minimum(points, num_points - 1).astype(np.int32), home.astype(np.int32)
+    return _Windows(points, share, home, False)
 
 
 def check_heads(n_heads: Any, channels: int, name: str = "in_channels") -> int:
