@@ -1,7 +1,7 @@
 """Operators on irregular points side by side: stress, or a potential, on plates with random holes.
 
     python examples/point_cloud.py                          # under a minute on two cores
-    python examples/point_cloud.py --num-train 400 --num-test 100 --seconds 240 --spacing 0.08   # docs/points-or-grid.md
+    python examples/point_cloud.py --num-train 400 --num-test 100 --seconds 240 --spacing 0.08  # docs/points-or-grid.md
 
 Every sample is a finite-element mesh of its own (`pde.Perforated`, needs the extra `fem`). An LSM and an FNO on a
 latent grid (`GeoOperator`) and a Transolver see the points, their quadrature weights and a mask, and may train for the
