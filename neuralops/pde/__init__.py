@@ -5,6 +5,7 @@ from neuralops.pde.burgers_walls import BurgersWalls
 from neuralops.pde.darcy import Darcy, solve_diffusion
 from neuralops.pde.darcy_nodes import NodalDarcy
 from neuralops.pde.helmholtz import Helmholtz
+from neuralops.pde.navier_stokes import NavierStokes, enstrophy, kinetic_energy, velocity_from_vorticity
 from neuralops.pde.poisson import Poisson
 from neuralops.pde.poisson_directions import PoissonDirections
 from neuralops.pde.problem import Problem
@@ -22,6 +23,7 @@ __all__ = [
     "Darcy",
     "GaussianRandomField",
     "Helmholtz",
+    "NavierStokes",
     "NodalDarcy",
     "Patches",
     "Poisson",
@@ -34,9 +36,12 @@ __all__ = [
     "WeakDarcy",
     "WeakStokes",
     "darcy_differences",
+    "enstrophy",
+    "kinetic_energy",
     "second_derivatives",
     "solve_diffusion",
     "value_and_gradient",
+    "velocity_from_vorticity",
     "wendland",
     "wendland_gradient",
 ]
