@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import scipy.integrate
 
+from neuralops import data
+from neuralops.data.files import store
 from neuralops.grid import Grid, resample
-from neuralops.pde import GaussianRandomField, NavierStokes, enstrophy, kinetic_energy, velocity_from_vorticity
+from neuralops.pde import GaussianRandomField, NavierStokes, Problem, enstrophy, kinetic_energy, velocity_from_vorticity
 from neuralops.pde.integrating_factor import IntegratingFactor, to_pair
 from neuralops.pde.navier_stokes import _advection, _Modes
 
@@ -201,6 +203,64 @@ def test_frames_are_the_solution_at_their_times(x64):
     np.testing.assert_array_equal(u[0], a[0])
     np.testing.assert_allclose(many.times, np.linspace(0, 1, 6))
     np.testing.assert_allclose(u[5], solve(COARSE, a)[1], atol=1e-9 * np.abs(u).max())
+
+
+class Decay(Problem):
+    """w exp(-t) at three times: compiles at once."""
+
+    input_fields, output_fields = ("w",), ("w0", "w1", "w2")
+    times, grid = np.array([0.0, 0.5, 1.0]), Grid((8, 8))
+
+    def sample(self, key):
+        return jax.random.normal(key, (1, 8, 8))
+
+    def solve(self, a):
+        return a * jnp.exp(-self.times)[:, None, None]
+
+    def residual(self, a, u):
+        return u - self.solve(a)
+
+    def reference(self, a, u):
+        return u
+
+
+FLOW = NavierStokes((8, 8), viscosity=0.02, final_time=0.5, num_times=3, scale=100.0)
+
+
+@pytest.mark.parametrize("problem", [Decay(), pytest.param(FLOW, marks=pytest.mark.slow)])
+def test_trajectories_are_generated_shard_by_shard(problem, tmp_path, monkeypatch):
+    arguments = {"key": 3, "num_samples": 3, "shard_size": 1, "trajectories": "vorticity", "progress": False}
+    arguments["max_residual"] = 1e-2  # a coarse grid
+    whole = data.generate(problem, **arguments)
+    assert whole.inputs.shape == (3, 3, 1, 8, 8)
+    assert whole.outputs is None
+    with jax.enable_x64(True):
+        a = problem.sample(jax.random.fold_in(jax.random.key(3), 1))
+        np.testing.assert_allclose(whole.inputs[1, :, 0], problem.solve(a), atol=1e-6)
+    write, path, written = store.write_file, tmp_path / "flow.h5", []
+
+    def killed(*args, **options):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write(*args, **options))
+
+    monkeypatch.setattr(store, "write_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        data.generate(problem, path=path, **arguments)
+    assert not path.exists()
+    monkeypatch.setattr(store, "write_file", write)
+    source = data.generate(problem, path=path, **arguments)
+    data.validate(path)
+    assert source.input_fields == ("vorticity",)
+    assert type(problem)(**source.parameters) == problem
+    np.testing.assert_array_equal(source.times, problem.times)
+    for found, expected in zip(*map(jax.tree.leaves, (source.load(), whole)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    pairs = data.windows(source, horizon=2).load()
+    np.testing.assert_array_equal(pairs.inputs, whole.inputs[:, 0])
+    np.testing.assert_array_equal(pairs.outputs, whole.inputs[:, 1:, 0])
+    with pytest.raises(ValueError, match="already holds other data"):
+        data.generate(problem, path=path, **{**arguments, "trajectories": None})
 
 
 @pytest.mark.slow
