@@ -173,6 +173,15 @@ CASES = {
     "Neumann Darcy with unit forcing": lambda p: no.pde.Darcy((8, 8), boundary="neumann"),
     "covariance without trace": lambda p: no.pde.Darcy((8, 8), alpha=0.5),
     "no viscosity": lambda p: no.pde.Burgers(64, viscosity=0.0),
+    "flow on a line": lambda p: no.pde.NavierStokes((64,)),
+    "flow at one time": lambda p: no.pde.NavierStokes((8, 8), num_times=1),
+    "velocity between walls": lambda p: no.pde.velocity_from_vorticity(U, WALLS),
+    "trajectories without times": lambda p: no.data.generate(
+        no.pde.Poisson((8, 8)), key=0, num_samples=1, trajectories="u"
+    ),
+    "trajectories without a name": lambda p: no.data.generate(
+        no.pde.NavierStokes((8, 8)), key=0, num_samples=1, trajectories=True
+    ),
     # latent codes
     "integers to a DGNO": lambda p: dgno()(jnp.ones((1, 5), int)),
     "codes of mean and variance by halves": lambda p: dgno(encoder(5), variational=True, code="identity"),

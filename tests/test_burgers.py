@@ -8,7 +8,8 @@ import pytest
 
 from neuralops.grid import Grid
 from neuralops.pde import Burgers, GaussianRandomField
-from neuralops.pde.burgers import _advection, _IntegratingFactor
+from neuralops.pde.burgers import _advection
+from neuralops.pde.integrating_factor import IntegratingFactor
 
 # A problem is a constant: one program for all that it does, not one for each operation.
 sample, solve, relative_residual = (
@@ -98,7 +99,7 @@ def test_order_in_time_is_five(scheme, x64):
     for steps in (48, 96):
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(_advection),
-            _IntegratingFactor(scheme),
+            IntegratingFactor(scheme),
             0.0,
             time,
             time / steps,

@@ -104,6 +104,7 @@ CASES = [
     (lambda **o: no.solvers.Chebyshev(A, **o), {"degree": 2}),
     (lambda **o: no.pde.GaussianRandomField(2.0, 3.0, **o), {"zero_mean": False, "num_modes": 3}),
     (lambda **o: no.pde.Burgers(8, **o), {"zero_mean": True, "num_modes": 3}),
+    (lambda **o: no.pde.NavierStokes((8, 8), **o), {"num_times": 3, "num_modes": 3, "refine": 2}),
     (lambda **o: no.pde.Poisson((8, 8), **o), {"num_modes": 3}),
     (lambda **o: no.pde.Darcy((8, 8), **o), {"num_modes": 3}),
     (lambda **o: no.pde.PoissonDirections((8, 8), **o), {"num_modes": 3, "theta": 1, "seed": 2}),

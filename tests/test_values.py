@@ -107,6 +107,7 @@ VALUES = {  # equal when their content is
     "BurgersWalls": lambda p: pde.BurgersWalls(16),
     "Darcy": lambda p: pde.Darcy((8, 8)),
     "Helmholtz": lambda p: pde.Helmholtz((21, 21)),
+    "NavierStokes": lambda p: pde.NavierStokes((8, 8)),
     "NodalDarcy": lambda p: pde.NodalDarcy((8, 8)),
     "Poisson": lambda p: pde.Poisson((8,)),
     "PoissonDirections": lambda p: pde.PoissonDirections((8, 8)),

@@ -5,6 +5,7 @@ from neuralops.pde.burgers_walls import BurgersWalls
 from neuralops.pde.darcy import Darcy, solve_diffusion
 from neuralops.pde.darcy_nodes import NodalDarcy
 from neuralops.pde.helmholtz import Helmholtz
+from neuralops.pde.navier_stokes import NavierStokes, enstrophy, kinetic_energy, velocity_from_vorticity
 from neuralops.pde.perforated import Perforated
 from neuralops.pde.poisson import Poisson
 from neuralops.pde.poisson_directions import PoissonDirections
@@ -23,6 +24,7 @@ __all__ = [
     "Darcy",
     "GaussianRandomField",
     "Helmholtz",
+    "NavierStokes",
     "NodalDarcy",
     "Patches",
     "Perforated",
@@ -36,9 +38,12 @@ __all__ = [
     "WeakDarcy",
     "WeakStokes",
     "darcy_differences",
+    "enstrophy",
+    "kinetic_energy",
     "second_derivatives",
     "solve_diffusion",
     "value_and_gradient",
+    "velocity_from_vorticity",
     "wendland",
     "wendland_gradient",
 ]

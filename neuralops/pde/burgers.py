@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,9 @@ from scipy.fft import next_fast_len
 
 from neuralops.arguments import flag
 from neuralops.grid import Grid, resample
+from neuralops.pde.integrating_factor import frames, l2, to_complex, to_pair, tolerance
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
-
-_TABLEAUS = {"tsit5": diffrax.Tsit5.tableau, "dopri5": diffrax.Dopri5.tableau}
-_MAX_STEPS = 2**18
 
 
 class Burgers(Problem):
@@ -147,13 +144,6 @@ class Burgers(Problem):
         return integrate(u[0], (self.final_time,), self.domain_extent, self.viscosity, scheme, rtol)
 
 
-def tolerance(rtol: float | None, dtype: Any) -> float:
-    """The error allowed per step, by default what the precision allows."""
-    if rtol is not None:
-        return rtol
-    return 1e-10 if dtype == jnp.float64 else 1e-6
-
-
 def integrate(
     u: Float[Array, " n"], times: tuple[float, ...], domain_extent: float, viscosity: float, scheme: str, rtol: float
 ) -> Float[Array, "times n"]:
@@ -168,59 +158,15 @@ def integrate(
     last = np.where((np.arange(k.size) == n // 2) & (n % 2 == 0), 0.5, 1.0)
     decay = jnp.asarray(viscosity * k**2, dtype)
     flux_factor = jnp.asarray(np.where(last < 1, 0.0, -0.5 * k), dtype)
-    y = _to_pair(jnp.fft.rfft(u, norm="forward") * jnp.asarray(last, dtype))
-    size = _l2(y)
-    finite = jnp.isfinite(size)
-    y = jnp.where(finite, y, 0)
-    scale = jnp.where(finite & (size > 0), size, 1)
-
-    def advance(state: tuple[Array, Array], duration: Any) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        y, succeeded = state
-        shortest = 4 * float(jnp.finfo(dtype).eps) * duration
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(_advection),
-            _IntegratingFactor(scheme),
-            t0=0.0,
-            t1=jnp.asarray(duration, dtype),
-            dt0=jnp.clip(0.01 * domain_extent / scale, shortest, duration),
-            y0=y,
-            args=(decay, flux_factor),
-            saveat=diffrax.SaveAt(t1=True),
-            stepsize_controller=diffrax.PIDController(
-                rtol=0.0, atol=rtol * scale, dtmin=shortest, force_dtmin=False, norm=_l2
-            ),
-            max_steps=_MAX_STEPS,
-            throw=False,
-        )
-        assert solution.ys is not None
-        succeeded = succeeded & (solution.result == diffrax.RESULTS.successful)
-        state = jnp.where(succeeded, solution.ys[0], 0), succeeded
-        return state, state
-
-    # One run from each time to the next: diffrax would draw a straight line between the ends of its own steps.
-    if len(times) == 1:
-        ys, succeeded = jax.tree.map(lambda x: x[None], advance((y, finite), times[0])[0])
-    else:
-        durations = jnp.asarray(np.diff(times, prepend=0.0), dtype)
-        ys, succeeded = jax.lax.scan(advance, (y, finite), durations)[1]
+    y = to_pair(jnp.fft.rfft(u, norm="forward") * jnp.asarray(last, dtype))
+    size = l2(y)
+    ys, succeeded = frames(
+        _advection, y, times, decay, flux_factor,
+        size=size, first_step=0.01 * domain_extent / size, scheme=scheme, rtol=rtol,
+    )  # fmt: skip
     modes = jax.lax.complex(ys[:, 0], ys[:, 1]) / jnp.asarray(last, dtype)
     v = jnp.fft.irfft(modes, n=n, norm="forward")
     return jnp.where(succeeded[:, None], v, jnp.nan).astype(dtype)
-
-
-def _to_pair(c: Array) -> Array:
-    return jnp.stack([c.real, c.imag])  # diffrax's complex support is young; the state is real
-
-
-def _to_complex(y: Array) -> Array:
-    return jax.lax.complex(y[0], y[1])
-
-
-def _l2(y: Array) -> Array:
-    # By Parseval the size of the function itself, whatever the number of points (up to a factor sqrt(2)). Infinity for
-    # NaN makes the step control shrink the step and give up; with NaN it would try again until the last step.
-    size = jnp.sqrt(jnp.sum(y * y))
-    return jnp.where(jnp.isnan(size), jnp.inf, size)
 
 
 def _advection(t: Any, y: Float[Array, "2 modes"], args: tuple[Array, Array]) -> Float[Array, "2 modes"]:
@@ -228,50 +174,6 @@ def _advection(t: Any, y: Float[Array, "2 modes"], args: tuple[Array, Array]) ->
     _, flux_factor = args
     modes = y.shape[-1]
     # Above 3 (modes - 1) nothing aliases; lengths with a large prime factor would cost several times more.
-    u = jnp.fft.irfft(_to_complex(y), n=next_fast_len(3 * modes - 2, real=True), norm="forward")
+    u = jnp.fft.irfft(to_complex(y), n=next_fast_len(3 * modes - 2, real=True), norm="forward")
     square = jnp.fft.rfft(u * u, norm="forward")[:modes]
     return jnp.stack([-flux_factor * square.imag, flux_factor * square.real])
-
-
-class _IntegratingFactor(diffrax.AbstractSolver):
-    """One step of an explicit Runge-Kutta pair for y' = -decay y + f(y), with the decay taken exactly.
-
-    The pair is applied to exp(decay (t - t_step)) y. Restarting the factor at each step keeps every
-    exponent at or below zero as long as the pair's nodes do not decrease, which both of ours satisfy.
-    """
-
-    scheme: str = eqx.field(static=True)
-    term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar = diffrax.LocalLinearInterpolation
-
-    def order(self, terms: Any) -> int:
-        return 5
-
-    def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> None:
-        return None
-
-    def func(self, terms: Any, t0: Any, y0: Array, args: Any) -> Array:
-        return terms.vf(t0, y0, args)
-
-    def step(
-        self, terms: Any, t0: Any, t1: Any, y0: Array, args: Any, solver_state: None, made_jump: Any
-    ) -> tuple[Array, Array, dict[str, Array], None, Any]:
-        del solver_state, made_jump
-        decay, h, tableau = args[0], t1 - t0, _TABLEAUS[self.scheme]
-        nodes = [0.0, *map(float, tableau.c)]
-        slopes: list[Array] = []
-
-        def combine(weights: Any, node: float) -> Array:
-            """h times the weighted slopes, each decayed from its own node to `node`."""
-            terms_ = [
-                float(w) * jnp.exp(-decay * (h * (node - c))) * f
-                for w, c, f in zip(weights, nodes, slopes, strict=False)
-                if w != 0
-            ]
-            return h * sum(terms_[1:], terms_[0])
-
-        for i, node in enumerate(nodes):
-            y = y0 if i == 0 else jnp.exp(-decay * (h * node)) * y0 + combine(tableau.a_lower[i - 1], node)
-            slopes.append(terms.vf(t0 + node * h, y, args))
-        y1 = jnp.exp(-decay * h) * y0 + combine(tableau.b_sol, 1.0)
-        return y1, combine(tableau.b_error, 1.0), {"y0": y0, "y1": y1}, None, diffrax.RESULTS.successful

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count
 from neuralops.grid import Grid, resample
-from neuralops.pde.burgers import integrate, tolerance
+from neuralops.pde.burgers import integrate
+from neuralops.pde.integrating_factor import tolerance
 from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
 

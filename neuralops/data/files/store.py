@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from neuralops.arguments import count, file_to_write
 from neuralops.data.files import shards
+from neuralops.data.files.contents import Contents
 from neuralops.data.files.disk import no_room
 from neuralops.data.files.layout import Header, as_json, write_file
 from neuralops.data.files.source import HDF5Source
@@ -44,6 +45,7 @@ def generate(
     store_dtype: str = "float32",
     max_residual: float | None = None,
     compression: int | None = None,
+    trajectories: str | None = None,
     progress: bool = True,
 ) -> Samples | HDF5Source:
     """Draws input functions, solves for the outputs and keeps both with the residual that was reached.
@@ -62,6 +64,9 @@ def generate(
     - `max_residual`: refuses a label whose relative residual is larger; by default 10 times the `rtol` of the
       problem where it states one, else 1e-6 in float64 and no limit in float32. `float("inf")` takes all.
     - `compression`: gzip level 0 to 9 of the file, `None` for none.
+    - `trajectories`: a name, such as `"vorticity"`, for problems whose outputs are one field at the times that the
+      problem has as `times`: the outputs are kept as the frames of a field of this name, `inputs` of shape
+      `(samples, time, 1, *grid)` without outputs, as `data.windows` takes them. The input is kept only as such a frame.
     - `progress`: shows a bar.
 
     **Returns:** `Samples` of NumPy arrays without a `path`, else the opened `HDF5Source`. A complete file at
@@ -80,7 +85,8 @@ def generate(
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"path: expected {str(folder)!r} to be free for a folder, got a file; move it or rename path.")
     num_samples, batch_size = count(num_samples, "num_samples"), count(batch_size, "batch_size")
-    header, compute = _prepare(problem, key, num_samples, batch_size, dtype, store_dtype, max_residual)
+    times = None if trajectories is None else _times(problem, trajectories)
+    header, compute = _prepare(problem, key, num_samples, batch_size, dtype, store_dtype, max_residual, trajectories)
     shard_size = count(shard_size, "shard_size")
     shard_size = -(-shard_size // batch_size) * batch_size  # whole batches, so that a sample keeps its place in one
     if compression is not None and (isinstance(compression, bool) or compression not in range(10)):
@@ -102,11 +108,11 @@ def generate(
             with tqdm(total=num_samples, initial=kept, unit="sample", disable=not progress) as bar:
                 for start, stop in shards.missing(done, num_samples, shard_size):
                     shard = _collect(compute, start, stop, batch_size, bar)
-                    write_file(shards.shard_path(folder, start, stop), header, [shard], stop - start)
+                    write_file(shards.shard_path(folder, start, stop), header, [shard], stop - start, times=times)
                     kept += stop - start
             blocks = shards.read(folder, shards.finished(folder, header))
             # The temporary file lies with the parts: what a kill leaves of it goes when they go.
-            write_file(target, header, blocks, num_samples, folder=folder, compression=compression)
+            write_file(target, header, blocks, num_samples, folder=folder, compression=compression, times=times)
     except KeyboardInterrupt:
         print(f"\nstopped with {_safe(kept, num_samples, folder)} to go on.", file=sys.stderr)
         raise
@@ -123,6 +129,22 @@ def generate(
 
 def _safe(kept: int, num_samples: int, folder: Path) -> str:
     return f"{kept} of {num_samples} samples safe in {folder}; call generate again with the same arguments"
+
+
+def _times(problem: Any, trajectories: Any) -> np.ndarray:
+    """The times of the frames of a trajectory."""
+    if not isinstance(trajectories, str):
+        raise ValueError(
+            f"trajectories: expected a name for the field whose frames are kept, got {trajectories!r}; use 'vorticity' "
+            "or the like."
+        )
+    times = getattr(problem, "times", None)
+    if times is None or len(times) != len(problem.output_fields):
+        raise ValueError(
+            f"trajectories: expected a problem with times, one for each output, got {type(problem).__name__}; leave it "
+            "out, or take a problem such as NavierStokes."
+        )
+    return np.asarray(times)
 
 
 def _random_key(key: Any) -> jax.Array:
@@ -142,7 +164,14 @@ def _random_key(key: Any) -> jax.Array:
 
 
 def _prepare(
-    problem: Any, key: Any, num_samples: int, batch_size: int, dtype: str, store_dtype: str, max_residual: float | None
+    problem: Any,
+    key: Any,
+    num_samples: int,
+    batch_size: int,
+    dtype: str,
+    store_dtype: str,
+    max_residual: float | None,
+    trajectories: str | None,
 ) -> tuple[Header, Compute]:
     """The header of the data set and the function that computes samples `start` to `stop` of it."""
     missing = [
@@ -168,14 +197,15 @@ def _prepare(
         problem=type(problem).__name__,
         parameters=as_json(problem.parameters()),
         grid=problem.grid,
-        input_fields=tuple(problem.input_fields),
-        output_fields=tuple(problem.output_fields),
+        input_fields=tuple(problem.input_fields) if trajectories is None else (trajectories,),
+        output_fields=tuple(problem.output_fields) if trajectories is None else (),
         num_samples=num_samples,
         key=tuple(np.asarray(jax.random.key_data(key)).ravel().tolist()),
         key_impl=str(jax.random.key_impl(key)),
         dtype=dtype,
         store_dtype=store_dtype,
         batch_size=batch_size,
+        contents=Contents(0 if trajectories is None else len(problem.output_fields)),
     )
 
     def label(index: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -184,7 +214,7 @@ def _prepare(
 
     with jax.enable_x64(dtype == "float64"):
         shapes = jax.eval_shape(label, jnp.uint32(0))
-    for name, x, fields in zip(("sample", "solve"), shapes, (header.input_fields, header.output_fields), strict=True):
+    for name, x, fields in zip(("sample", "solve"), shapes, (problem.input_fields, problem.output_fields), strict=True):
         if x.shape != (len(fields), *problem.grid.shape) or x.dtype != dtype:
             raise ValueError(
                 f"problem: expected {name} to return shape {(len(fields), *problem.grid.shape)} and dtype {dtype} "
@@ -204,7 +234,7 @@ def _prepare(
         with np.errstate(over="ignore"):  # an overflow in rounding is reported below, with the sample's number
             samples = Samples(a.astype(store_dtype), u.astype(store_dtype), residual)
         _certify(samples, start, max_residual)
-        return samples
+        return samples if trajectories is None else Samples(samples.outputs[:, :, None], residual_norm=residual)
 
     return header, compute
 
