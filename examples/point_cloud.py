@@ -5,7 +5,8 @@
 
 Every sample is a finite-element mesh of its own (`pde.Perforated`, needs the extra `fem`). An LSM and an FNO on a
 latent grid (`GeoOperator`) and a Transolver see the points, their quadrature weights and a mask, and may train for the
-same time each. Beside them stand the nearest neighbour and a linear map of POD modes of the fields on a grid.
+same time each. Beside them stand the nearest training point and, on a uniform grid, the nearest training plate and a
+linear map of POD modes.
 The report has the errors, also by the distance to the nearest hole; the figure shows a test sample on its mesh.
 """
 
@@ -29,6 +30,7 @@ from neuralops.data import Normalized, Normalizer, Samples
 
 BANDS = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)  # distances to the nearest hole
 RATES = {"LSM": 1e-3, "Geo-FNO": 2e-3, "Transolver": 1e-3}
+DECAY_STEPS, MOST_EPOCHS = 500, 100_000
 
 
 def parse() -> argparse.Namespace:
@@ -79,20 +81,36 @@ def networks(samples: Samples, key: jax.Array) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained(name: str, op: Any, train: Samples, seed: int, args: argparse.Namespace) -> tuple[Any, float]:
-    """Trains for as many epochs as fit into the time, with a cosine schedule to the end."""
+def trained(name: str, op: Any, train: Samples, seed: int, args: argparse.Namespace) -> tuple[Any, float, int]:
+    """Trains until the time is over; the first epoch, which compiles, is not counted. With seconds and epochs.
+
+    The number of steps is not known before, so the rate falls as the root of the steps done, and the averaged
+    parameters are taken.
+    """
     op = Normalized(op, Normalizer.fit(train.inputs, mask=train.mask), Normalizer.fit(train.outputs, mask=train.mask))
-    fit = lambda rate, epochs, samples, progress: no.fit(
-        op, samples, loss=no.losses.l2(), optimizer=optax.adamw(rate, weight_decay=1e-5), num_epochs=epochs,
-        batch_size=args.batch_size, key=jax.random.key(seed), drop_last=True, progress=progress,
-    )  # fmt: skip
-    few = train[: 8 * args.batch_size]
-    tried = min(fit(1e-9, 3, few, False)[1].seconds[1:]) / (len(few) // args.batch_size)  # seconds of a step
-    steps = len(train) // args.batch_size
-    epochs = max(round(args.seconds / (tried * steps)), 1)
-    began = time.perf_counter()
-    op, _ = fit(optax.cosine_decay_schedule(RATES[name], epochs * steps), epochs, train, not args.quiet)
-    return op, time.perf_counter() - began
+    began = []
+
+    def over(epoch: int, report: dict[str, Any]) -> bool:
+        began.append(time.perf_counter())
+        return began[-1] - began[0] >= args.seconds
+
+    op, history = no.fit(
+        op,
+        train,
+        loss=no.losses.l2(),
+        optimizer=optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.adamw(lambda step: RATES[name] / jnp.sqrt(1 + step / DECAY_STEPS), weight_decay=1e-5),
+        ),
+        num_epochs=MOST_EPOCHS,
+        batch_size=args.batch_size,
+        key=jax.random.key(seed),
+        callback=over,
+        average=0.98,
+        drop_last=True,
+        progress=not args.quiet,
+    )
+    return op, began[-1] - began[0], len(history.loss)
 
 
 def on_grid(values: np.ndarray, places: np.ndarray, points: int) -> np.ndarray:
@@ -103,10 +121,11 @@ def on_grid(values: np.ndarray, places: np.ndarray, points: int) -> np.ndarray:
     return np.where(np.isfinite(inside), inside, NearestNDInterpolator(places.T, values)(asked))
 
 
-def pod_map(train: Samples, test: Samples, equation: str, points: int = 48) -> list[np.ndarray]:
-    """What a linear map of POD modes makes of the test samples, at their points; fields go over a uniform grid.
+def on_grid_baselines(train: Samples, test: Samples, equation: str, points: int = 48) -> dict[str, np.ndarray]:
+    """What the linear map of POD modes and the nearest plate make of the test samples, `(samples, 1, points)`.
 
-    For the stress the input is the distance to the nearest hole, which tells all of the shape.
+    They work with fields on a uniform grid. For the stress their input is the distance to the nearest hole, which
+    tells all of the shape and which the operators do not see.
     """
 
     def gridded(samples: Samples, outputs: bool) -> np.ndarray:
@@ -120,13 +139,19 @@ def pod_map(train: Samples, test: Samples, equation: str, points: int = 48) -> l
             fields.append(on_grid(np.asarray(values)[inside], np.asarray(sample.coords)[:, inside], points))
         return np.stack(fields)[:, None].astype(np.float32)
 
-    pod = no.baselines.linear_pod((gridded(train, False), gridded(train, True)), num_modes=min(32, len(train) - 1))
+    pairs, asked = (gridded(train, False), gridded(train, True)), jnp.asarray(gridded(test, False))
     x = np.linspace(0, 1, points)
-    predicted = jax.vmap(pod)(jnp.asarray(gridded(test, False)))
-    return [
-        RegularGridInterpolator((x, x), np.asarray(field[0]))(np.asarray(sample.coords).T)[None]
-        for field, sample in zip(predicted, test, strict=True)
-    ]
+    at_points = lambda field, sample: RegularGridInterpolator((x, x), np.asarray(field)[0])(
+        np.clip(np.asarray(sample.coords).T, 0, 1)
+    )[None]
+    rows = {
+        "linear POD map": no.baselines.linear_pod(pairs, num_modes=min(32, len(train) - 1)),
+        "nearest plate": no.baselines.nearest_neighbour(pairs),
+    }
+    return {
+        name: np.stack([at_points(u, sample) for u, sample in zip(jax.vmap(op)(asked), test, strict=True)])
+        for name, op in rows.items()
+    }
 
 
 def errors(predictions: Any, test: Samples) -> dict[str, float]:
@@ -181,40 +206,39 @@ def main() -> None:
     for seed in args.seeds:
         for name, op in networks(train, jax.random.key(seed)).items():
             notes[name] = f"{sum(leaf.size for leaf in jax.tree.leaves(op)):,}"
-            op, seconds = trained(name, op, train, seed, args)
+            op, seconds, epochs = trained(name, op, train, seed, args)
             no.save(args.output / f"{name.lower()}_{seed}.safetensors", op)
             predicted = predictions_of(op, test)
-            found.setdefault(name, []).append({**errors(predicted, test), "seconds": seconds})
+            found.setdefault(name, []).append({**errors(predicted, test), "seconds": seconds, "epochs": epochs})
             shown.setdefault(name, predicted)
-    count, size = len(test), test.outputs.shape[-1]
-    padded = np.zeros((count, 1, size))
-    for row, values in zip(padded, pod_map(train, test, args.equation), strict=True):
-        row[:, : values.shape[1]] = values
-    found["linear POD map"] = [errors(padded, test)]
-    neighbour = no.baselines.nearest_neighbour(train)
-    nearest = [np.asarray(neighbour(sample.inputs, coords=sample.coords)) for sample in test]
-    found["nearest neighbour"] = [errors(np.stack(nearest), test)]
+    simple = on_grid_baselines(train, test, args.equation)
+    closest = no.baselines.nearest_neighbour(train)
+    simple["nearest point"] = np.stack([np.asarray(closest(x.inputs, coords=x.coords)) for x in test])
+    for name, predicted in simple.items():
+        found[name] = [errors(predicted, test)]
     found["training mean"] = [errors(predictions_of(no.baselines.training_mean(train), test), test)]
 
-    columns = [name for name in found["linear POD map"][0]]
+    columns = list(found["linear POD map"][0])
     lines = [
         f"{args.equation}, {len(train)} training samples, {int(np.mean(np.sum(train.mask, 1)))} points on average, "
         f"{len(args.seeds)} seed(s); errors in %",
         "",
-        f"| | parameters | seconds | {columns[0]} | " + " | ".join(f"distance {c}" for c in columns[1:]) + " |",
-        "| --- | --- | --- |" + " --- |" * len(columns),
+        f"| | parameters | seconds | epochs | {columns[0]} | "
+        + " | ".join(f"distance {c}" for c in columns[1:])
+        + " |",
+        "| --- | --- | --- | --- |" + " --- |" * len(columns),
     ]
     for name, rows in found.items():
         cells = []
         for column in columns:
             values = 100 * np.array([row[column] for row in rows])
             cells.append(f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""))
-        seconds = f"{np.mean([row['seconds'] for row in rows]):.0f}" if "seconds" in rows[0] else ""
-        lines.append(f"| {name} | {notes.get(name, '')} | {seconds} | " + " | ".join(cells) + " |")
+        taken = [f"{np.mean([row[x] for row in rows]):.0f}" if x in rows[0] else "" for x in ("seconds", "epochs")]
+        lines.append("| " + " | ".join([name, notes.get(name, ""), *taken, *cells]) + " |")
     text = "\n".join(lines)
     print(text)
     (args.output / "report.md").write_text(text + "\n")
-    plot(problem, test, {**shown, "nearest neighbour": np.stack(nearest)}, args.output / "point_cloud.png")
+    plot(problem, test, {**shown, "linear POD map": simple["linear POD map"]}, args.output / "point_cloud.png")
     print(f"\nsaved: {args.output}/point_cloud.png, report.md, the operators (*.safetensors), the data (*.h5)")
 
 
