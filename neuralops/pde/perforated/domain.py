@@ -91,7 +91,8 @@ class PerforatedDomain:
 
     def contains(self, points: Float[np.ndarray, "2 n"]) -> np.ndarray:
         """Which points lie in the open domain."""
-        return (self.radial(points)[0] > 0).all(0) & (points > 0).all(0) & (points < 1).all(0)
+        outside = np.all(self.radial(points)[0] > 0, axis=0)
+        return np.logical_and(outside, np.all((points > 0) & (points < 1), axis=0))
 
     def onto_holes(self, points: Float[np.ndarray, "2 n"]) -> Float[np.ndarray, "2 n"]:
         """Points moved along the radius onto the boundary of the hole that is nearest in this sense."""

@@ -80,7 +80,7 @@ class TriangleMesh:
 
 def at_wall(points: Float[np.ndarray, "2 n"], tiny: float = 1e-9) -> np.ndarray:
     """Which points lie on the sides of the square."""
-    return ((points < tiny) | (points > 1 - tiny)).any(0)
+    return np.any((points < tiny) | (points > 1 - tiny), axis=0)
 
 
 def triangulate(
@@ -216,7 +216,7 @@ def _kept_clear(domain: PerforatedDomain, size: _Size, inner: np.ndarray) -> tup
     distance, index = size.nearest(inner)
     margin = _CLEAR * size.near[index]
     near = np.flatnonzero(distance < 4 * size.near.max())  # further in than this no step leads
-    inside = (domain.radial(inner[:, near])[0] < 0).any(0)
+    inside = np.any(domain.radial(inner[:, near])[0] < 0, axis=0)
     moved = inside | (distance < margin)[near]
     close, inside = near[moved], inside[moved]
     rim = size.rims[:, index[close]]
