@@ -1,6 +1,6 @@
 """Operators on irregular points side by side: stress, or a potential, on plates with random holes.
 
-    python examples/point_cloud.py                          # under a minute on two cores
+    python examples/point_cloud.py                          # small: sixty plates
     python examples/point_cloud.py --num-train 400 --num-test 100 --seconds 240 --spacing 0.08 \\
         --latent-points 32 --n-levels 4                     # a larger study
 
