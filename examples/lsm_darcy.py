@@ -1,6 +1,6 @@
 """LSM beside FNO on one set of two-phase Darcy samples: errors, also on grids they were not trained on, and a picture.
 
-    python examples/lsm_darcy.py                            # 32 x 32, under a minute on two cores
+    python examples/lsm_darcy.py                            # small: 32 x 32
     python examples/lsm_darcy.py --num-points 64 --num-train 1000 --num-epochs 40 --hidden-channels 16 --n-levels 5 \\
         --factors 0.5 0.75 1 1.5 2
 

@@ -1,7 +1,8 @@
 """Operators on irregular points side by side: stress, or a potential, on plates with random holes.
 
-    python examples/point_cloud.py                          # under a minute on two cores
-    python examples/point_cloud.py --num-train 400 --num-test 100 --seconds 240 --spacing 0.08  # docs/points-or-grid.md
+    python examples/point_cloud.py                          # small: sixty plates
+    python examples/point_cloud.py --num-train 400 --num-test 100 --seconds 240 --spacing 0.08 \\
+        --latent-points 32 --n-levels 4                     # a larger study
 
 Every sample is a finite-element mesh of its own (`pde.Perforated`, needs the extra `fem`). An LSM and an FNO on a
 latent grid (`GeoOperator`) and a Transolver see the points, their quadrature weights and a mask, and may train for the
@@ -42,6 +43,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-test", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=4, help="training time of each operator")
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--latent-points", type=int, default=24, help="per side of the grid of LSM and Geo-FNO")
+    parser.add_argument("--n-levels", type=int, default=3, help="of the LSM; published: 5")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args()
@@ -63,17 +66,17 @@ def datasets(args: argparse.Namespace) -> tuple[Any, Samples, Samples]:
     return problem, *made
 
 
-def networks(samples: Samples, key: jax.Array) -> dict[str, Any]:
+def networks(samples: Samples, key: jax.Array, args: argparse.Namespace) -> dict[str, Any]:
     """Geo-FNO and LSM differ in what works on the latent grid; all are of a similar size."""
     channels = samples.inputs.shape[1]
     keys = jax.random.split(key, 6)
     box = ((-0.1, 1.1),) * 2  # the series is periodic in it: some room around the plate
-    geo = {"n_modes": (16, 15), "domain": box, "projection_channels": 64}
+    geo = {"n_modes": (16, 15), "latent_points": args.latent_points, "domain": box, "projection_channels": 64}
     fno = no.FNO((16, 16), 16, 16, 16, n_layers=3, positional_embedding=None, key=keys[0])
-    lsm = no.LatentUNet(16, n_levels=4, key=keys[1])
+    lsm = no.LatentUNet(16, n_levels=args.n_levels, key=keys[1])
     return {
-        "LSM": no.GeoOperator(lsm, channels, 1, latent_points=32, key=keys[2], **geo),
-        "Geo-FNO": no.GeoOperator(fno, channels, 1, latent_points=32, key=keys[3], **geo),
+        "LSM": no.GeoOperator(lsm, channels, 1, key=keys[2], **geo),
+        "Geo-FNO": no.GeoOperator(fno, channels, 1, key=keys[3], **geo),
         "Transolver": no.Transolver(
             channels, 1, 64, n_layers=4, n_heads=4, n_slices=32,
             positional_embedding="reference", key=keys[4],
@@ -204,7 +207,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {}
     shown, notes = {}, {}
     for seed in args.seeds:
-        for name, op in networks(train, jax.random.key(seed)).items():
+        for name, op in networks(train, jax.random.key(seed), args).items():
             notes[name] = f"{sum(leaf.size for leaf in jax.tree.leaves(op)):,}"
             op, seconds, epochs = trained(name, op, train, seed, args)
             no.save(args.output / f"{name.lower()}_{seed}.safetensors", op)
