@@ -245,7 +245,7 @@ EXAMPLES = {
         (
             lambda: no.at(
                 no.GeoOperator(
-                    no.FNO((3, 3), 4, 4, 4, n_layers=1, key=key),
+                    Linear(4, 4, key=key),
                     1,
                     2,
                     n_modes=(4, 3),
@@ -264,7 +264,7 @@ EXAMPLES = {
         (
             lambda: no.at(
                 no.GeoOperator(
-                    no.FNO((3, 3), 2, 2, 2, n_layers=1, key=key),
+                    Linear(2, 2, key=key),
                     1,
                     1,
                     n_modes=(3, 4),

@@ -104,6 +104,7 @@ VALUES = {  # equal when their content is
     "Refinement": lambda p: no.Refinement(no.FastPoisson(GRID)),
     "Result": lambda p: solvers.Result(0),
     "Burgers": lambda p: pde.Burgers(16),
+    "Perforated": lambda p: pde.Perforated("elasticity", num_holes=(1, 2)),
     "BurgersWalls": lambda p: pde.BurgersWalls(16),
     "Darcy": lambda p: pde.Darcy((8, 8)),
     "Helmholtz": lambda p: pde.Helmholtz((21, 21)),

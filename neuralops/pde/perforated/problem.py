@@ -87,6 +87,12 @@ class Perforated:
         self.num_modes, self.gap = num_modes, gap
         self.input_fields, self.output_fields = EQUATIONS[equation]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Perforated) and self.parameters() == other.parameters()
+
+    def __hash__(self) -> int:
+        return hash(repr(sorted(self.parameters().items())))
+
     def parameters(self) -> dict[str, Any]:
         """The constructor's arguments as JSON can hold them: `Perforated(**parameters)` is the same problem."""
         values = {name: getattr(self, name) for name in list(inspect.signature(type(self).__init__).parameters)[1:]}
