@@ -180,7 +180,7 @@ def plot(problem: Any, test: Samples, predictions: dict[str, np.ndarray], path: 
     """The first test sample on its mesh: the field, and the errors on one scale."""
     cloud = problem.draw((1, 0))
     mesh, n = cloud.mesh, cloud.outputs.shape[1]
-    figure = Figure(figsize=(3.6 * (1 + len(predictions)), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.6 * (1 + len(predictions)), 4.0), layout="constrained")
     axes = figure.subplots(1, 1 + len(predictions))
     title = {"elasticity": "von Mises stress", "poisson": "u"}[problem.equation]
     draw = lambda ax, values, **style: ax.tripcolor(
