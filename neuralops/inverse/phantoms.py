@@ -98,9 +98,9 @@ def random_ellipses(
     """A phantom of the Shepp-Logan kind: ellipses inside a large one, with values in [0, 1].
 
     The large ellipse has semi-axes of 0.3 to 0.45 of the box and a value b in [0.2, 0.6]; inside it lie others of
-    0.05 to 0.5 of its size at any place and angle, with values of both signs. These are multiplied by the largest number
-    up to 1 that keeps the sum between 0 and 1, which is checked on `supersampled`^2 points; so values add exactly,
-    as line integrals need it. Works under `jax.jit` and `jax.vmap`.
+    0.05 to 0.5 of its size at any place and angle, with values of both signs. These are multiplied by the largest
+    number up to 1 that keeps the sum between 0 and 1, which is checked on `supersampled`^2 points; so values add
+    exactly, as line integrals need it. Works under `jax.jit` and `jax.vmap`.
 
     **Arguments:**
 

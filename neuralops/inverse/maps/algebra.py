@@ -226,7 +226,9 @@ class Multiple(AbstractLinearMap):
 
     def __init__(self, factor: Any, op: AbstractLinearMap):
         self.op = _map(op, "op")
-        number = not isinstance(factor, bool | str) and isinstance(factor, int | float | np.number | np.ndarray | jax.Array)
+        number = not isinstance(factor, bool | str) and isinstance(
+            factor, int | float | np.number | np.ndarray | jax.Array
+        )
         if not number or jnp.shape(factor) != () or jnp.issubdtype(jnp.result_type(factor), jnp.complexfloating):
             shown = f"shape {jnp.shape(factor)}" if number else type(factor).__name__
             raise ValueError(

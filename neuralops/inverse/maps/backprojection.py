@@ -20,7 +20,7 @@ WINDOWS = ("ramp", "shepp-logan", "cosine", "hann")
 
 
 class FilteredBackProjection(AbstractLinearMap):
-    """x(r) = sum over angles of dtheta * (h * y_theta)(r . n), with h the ramp filter: `(1, angles, detectors)` to an image.
+    """x(r) = sum over angles of dtheta (h * y_theta)(r . n), with h the ramp filter, from a sinogram to an image.
 
     The ramp |frequency| is sampled in space, so that its mean is right (Kak and Slaney 1988, Principles of Computerized
     Tomographic Imaging, section 3.3), and multiplied by a window; rows are interpolated linearly. Each angle

@@ -54,7 +54,9 @@ class Blur(AbstractLinearMap):
         self.in_shape = check_shape(in_shape, "in_shape")
         ndim = len(self.in_shape) - 1
         if boundary not in BOUNDARIES:
-            raise ValueError(f"boundary: expected one of {tuple(BOUNDARIES)}, got {boundary!r}; use one of these words.")
+            raise ValueError(
+                f"boundary: expected one of {tuple(BOUNDARIES)}, got {boundary!r}; use one of these words."
+            )
         self.boundary = boundary
         if isinstance(kernel, tuple):
             self.kernel = tuple(_kernel(k, 1) for k in kernel)
@@ -133,7 +135,7 @@ def _kernel(kernel: Any, ndim: int) -> Array:
         dtype = np.asarray(kernel).dtype if not isinstance(kernel, jax.core.Tracer) else None
     if len(shape) != ndim or 0 in shape or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
-            f"kernel: expected real floating numbers with {ndim} axes, got {dtype} of shape {shape}; give an array with "
-            "the axes of the grid, or a tuple of vectors such as gaussian(1.5)."
+            f"kernel: expected real floating numbers with {ndim} axes, got {dtype} of shape {shape}; give an array "
+            "with the axes of the grid, or a tuple of vectors such as gaussian(1.5)."
         )
     return jnp.asarray(kernel)

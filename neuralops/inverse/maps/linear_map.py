@@ -1,6 +1,7 @@
-"""What a linear measurement is: a map between fields with its exact adjoint, an algebra, and its largest singular value."""
+"""What a linear measurement is: a map between fields with its exact adjoint, an algebra, and its norm.
 
-from __future__ import annotations
+Annotations are no strings in this file: Equinox would take abstract variables for fields.
+"""
 
 import math
 from abc import abstractmethod
@@ -78,13 +79,13 @@ class AbstractLinearMap(AbstractOperator):
         return self.apply_adjoint(_checked(y, self.out_shape, "y", f"{type(self).__name__}.adjoint"))
 
     @property
-    def T(self) -> AbstractLinearMap:
+    def T(self) -> "AbstractLinearMap":
         """The adjoint as a map."""
         from neuralops.inverse.maps.algebra import Transposed
 
         return Transposed(self)
 
-    def normal(self) -> AbstractLinearMap:
+    def normal(self) -> "AbstractLinearMap":
         """A^T A, symmetric and not negative, as `solve` takes it."""
         from neuralops.inverse.maps.algebra import Normal
 
@@ -107,7 +108,9 @@ class AbstractLinearMap(AbstractOperator):
         num_steps, seed = count(num_steps, "num_steps"), count(seed, "seed", 0)
         small = math.prod(self.in_shape) <= math.prod(self.out_shape)
         shape = self.in_shape if small else self.out_shape
-        square = (lambda v: self.apply_adjoint(self.apply(v))) if small else (lambda v: self.apply(self.apply_adjoint(v)))
+        square = (
+            (lambda v: self.apply_adjoint(self.apply(v))) if small else (lambda v: self.apply(self.apply_adjoint(v)))
+        )
         dtype = jnp.result_type(float, *[leaf for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf)])
         start = jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
         basis = lanczos(square, start, min(num_steps, math.prod(shape)))
@@ -119,27 +122,27 @@ class AbstractLinearMap(AbstractOperator):
         rows = jax.vmap(self.apply)(jnp.eye(n).reshape(n, *self.in_shape))
         return rows.reshape(n, -1).T
 
-    def __matmul__(self, other: Any) -> AbstractLinearMap:
+    def __matmul__(self, other: Any) -> "AbstractLinearMap":
         from neuralops.inverse.maps.algebra import Composed
 
         return Composed(self, other)
 
-    def __add__(self, other: Any) -> AbstractLinearMap:
+    def __add__(self, other: Any) -> "AbstractLinearMap":
         from neuralops.inverse.maps.algebra import Added
 
         return Added((self, other))
 
-    def __sub__(self, other: Any) -> AbstractLinearMap:
+    def __sub__(self, other: Any) -> "AbstractLinearMap":
         return self + (-other if isinstance(other, AbstractLinearMap) else other)
 
-    def __mul__(self, factor: Any) -> AbstractLinearMap:
+    def __mul__(self, factor: Any) -> "AbstractLinearMap":
         from neuralops.inverse.maps.algebra import Multiple
 
         return Multiple(factor, self)
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> AbstractLinearMap:
+    def __neg__(self) -> "AbstractLinearMap":
         return self * -1.0
 
 

@@ -82,7 +82,7 @@ class BlockMean(AbstractLinearMap):
         self.factor = tuple(count(f, "factor") for f in each)
         if any(n % f for n, f in zip(self.in_shape[1:], self.factor, strict=True)):
             raise ValueError(
-                f"factor: expected a divisor of the points {self.in_shape[1:]}, got {self.factor}; crop or pad the field."
+                f"factor: expected to divide the points {self.in_shape[1:]}, got {self.factor}; crop or pad the field."
             )
 
     @property

@@ -16,7 +16,7 @@ __all__ = ["PointValues"]
 
 
 class PointValues(AbstractLinearMap):
-    """A field seen at points by interpolation: `(channels, *grid)` goes to `(channels, points)`; see `grid.interpolate`.
+    """A field seen at points, `(channels, *grid)` to `(channels, points)`, by interpolation; see `grid.interpolate`.
 
     **Arguments:**
 

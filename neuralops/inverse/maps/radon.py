@@ -65,7 +65,7 @@ class Radon(AbstractLinearMap):
         self.angles = _angles(angles)
         spacing = min(grid.spacing) if detector_spacing is None else detector_spacing
         plain = isinstance(spacing, int | float | np.number) and not isinstance(spacing, bool)
-        if not plain or not math.isfinite(spacing) or not 0 < spacing:
+        if not plain or not math.isfinite(spacing) or not spacing > 0:
             raise ValueError(
                 f"detector_spacing: expected a positive length, got {spacing!r}; give one in units of the box."
             )
@@ -142,7 +142,9 @@ class Radon(AbstractLinearMap):
         bits = 29 - math.ceil(math.log2(farthest))
         fixed = np.rint(slope * 2.0**bits).astype(np.int32)
         # ray k lies at k - (m - 1) / 2 from the middle; rounding grows from there to both sides
-        offset = np.rint((middle - slope[:, None] * ((m - 1) / 2 - m // 2)) * 2.0**bits) - fixed[:, None] * float(m // 2)
+        offset = np.rint((middle - slope[:, None] * ((m - 1) / 2 - m // 2)) * 2.0**bits) - fixed[:, None] * float(
+            m // 2
+        )
         length = self.grid.spacing[axis] / across
         taps = int(np.max((2 * 2**bits - 2) // fixed)) + 1
         return _Rays(axis, index, flipped, fixed, offset.astype(np.int32), length, bits, taps)
