@@ -1,4 +1,4 @@
-"""The Radon transform against exact line integrals, scikit-image and its own dense matrix; phantoms; back-projection."""
+"""The Radon transform against exact line integrals, scikit-image and plain loops; phantoms; back-projection."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_first_order_for_ellipses(x64):
     phantom, errors = shepp_logan(2.0), []
     for n in (32, 64, 128):
         radon = Radon(pixels(n), half_turn(40), 64, 2 / 64)
-        errors.append(relative(radon(phantom.image(radon.grid, 8)), np.asarray(phantom.sinogram(radon))))
+        errors.append(relative(radon(phantom.image(radon.grid, 4)), np.asarray(phantom.sinogram(radon))))
     assert errors[-1] < 0.03
     assert np.log2(errors[0] / errors[2]) / 2 > 0.9
 
@@ -100,21 +100,12 @@ def test_scikit_image_agrees_to_its_discretisation_error():
     theta = np.arange(0, 180, 10.0)
     for n in (33, 65, 129):
         grid = Grid((n, n), float(n), centering="cell")
-        # theta of theirs turns the other way round: the axis down is our first
-        radon = Radon(grid, np.pi / 2 - np.deg2rad(theta), n, 1.0)
+        radon = Radon(grid, np.pi / 2 + np.deg2rad(theta), n, 1.0)  # theirs sums over rows first
         away = (grid.coordinates() - n / 2) / n
         image = np.exp(-((away[0] - 0.1) ** 2 + (away[1] + 0.05) ** 2) / 0.01).astype(np.float32)
-        exact = (
-            np.sqrt(np.pi * 0.01)
-            * n
-            * np.exp(
-                -(
-                    (radon.positions[:, None] / n - 0.1 * np.sin(np.deg2rad(theta)) + 0.05 * np.cos(np.deg2rad(theta)))
-                    ** 2
-                )
-                / 0.01
-            )
-        )
+        image *= np.hypot(*away) < 0.45  # theirs warns of more
+        s = radon.positions[:, None] / n + 0.1 * np.sin(np.deg2rad(theta)) + 0.05 * np.cos(np.deg2rad(theta))
+        exact = np.sqrt(np.pi * 0.01) * n * np.exp(-(s**2) / 0.01)
         found, reference = np.asarray(radon(jnp.asarray(image)[None]))[0].T, transform.radon(image, theta, circle=True)
         differences.append(relative(found, reference))
         theirs.append(relative(reference, exact))
@@ -155,7 +146,7 @@ def test_scikit_image_reconstructs_alike():
     transform = pytest.importorskip("skimage.transform")
     n, theta = 65, np.arange(0, 180, 2.0)
     grid = Grid((n, n), float(n), centering="cell")
-    radon = Radon(grid, np.pi / 2 - np.deg2rad(theta), n, 1.0)
+    radon = Radon(grid, np.pi / 2 + np.deg2rad(theta), n, 1.0)
     phantom = Ellipses(jnp.full((1, 2), n / 2), jnp.asarray([[[18.0, 3.0], [0.0, 12.0]]]), jnp.ones(1))
     y = phantom.sinogram(radon)
     theirs = transform.iradon(np.asarray(y)[0].T, theta, filter_name="ramp", circle=True)
@@ -167,7 +158,7 @@ def test_scikit_image_reconstructs_alike():
 def test_line_integrals_of_a_phantom_have_its_mass(x64):
     """Over all rays of an angle they add up to the area integral, and so do the pixels."""
     phantom = random_ellipses(jax.random.key(3), (2.0, 3.0))
-    grid = Grid((200, 300), (2.0, 3.0), centering="cell")
+    grid = Grid((80, 120), (2.0, 3.0), centering="cell")
     radon = Radon(grid, [0.0, 0.7, 2.0], 4000, 0.001)
     mass = np.sum(np.asarray(phantom.values) * np.pi * np.abs(np.linalg.det(np.asarray(phantom.shapes))))
     np.testing.assert_allclose(np.sum(phantom.sinogram(radon), axis=2)[0] * 0.001, mass, rtol=1e-4)
@@ -191,5 +182,6 @@ def test_the_head_phantom_is_that_of_scikit_image():
     data = pytest.importorskip("skimage.data")
     theirs = data.shepp_logan_phantom()
     ours = np.asarray(shepp_logan().image(Grid((400, 400), centering="cell")))[0]
-    assert relative(ours, theirs) < 0.12  # edges of the skull are a pixel wide
-    assert np.mean(np.abs(ours - theirs) > 0.02) < 0.02
+    differ = lambda shift: np.mean(np.abs(np.roll(ours, shift, (0, 1)) - theirs) > 0.02)
+    assert differ((0, 0)) < 0.02  # edges, which theirs draws without anti-aliasing
+    assert differ((0, 0)) < min(differ(shift) for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -93,7 +94,8 @@ class Blur(AbstractLinearMap):
             size, k = len(k), k.astype(x.dtype)
             x = self._padded(x, [axis])
             n = x.shape[axis] - size + 1
-            x = sum(k[size - 1 - i] * lax.slice_in_dim(x, i, i + n, axis=axis) for i in range(size))
+            terms = [k[size - 1 - i] * lax.slice_in_dim(x, i, i + n, axis=axis) for i in range(size)]
+            x = functools.reduce(jnp.add, terms)
         return x
 
     def _padded(self, x: Array, axes: Any) -> Array:

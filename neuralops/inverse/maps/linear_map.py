@@ -6,7 +6,7 @@ Annotations are no strings in this file: Equinox would take abstract variables f
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -45,8 +45,16 @@ class AbstractLinearMap(AbstractOperator):
     **Raises:** `ValueError` on fields of another shape or dtype.
     """
 
-    in_shape: eqx.AbstractVar[tuple[int, ...]]
-    out_shape: eqx.AbstractVar[tuple[int, ...]]
+    if TYPE_CHECKING:  # fields or properties, which abstract variables may be and mypy's may not
+
+        @property
+        def in_shape(self) -> tuple[int, ...]: ...
+
+        @property
+        def out_shape(self) -> tuple[int, ...]: ...
+    else:
+        in_shape: eqx.AbstractVar[tuple[int, ...]]
+        out_shape: eqx.AbstractVar[tuple[int, ...]]
 
     __array_ufunc__: ClassVar[None] = None  # so that NumPy's scalars leave `2.0 * A` to this class
 

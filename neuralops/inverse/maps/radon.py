@@ -104,14 +104,14 @@ class Radon(AbstractLinearMap):
         for rays in self._rays():
             y = _along(x[0] if rays.axis == 0 else x[0].T, rays, self.num_detectors)
             rows.append(jnp.where(rays.flipped[:, None], y[:, ::-1], y))
-            order.append(rays.index)
+            order.append(rays.views)
         back = np.argsort(np.concatenate(order))
         return jnp.concatenate(rows)[back][None]
 
     def _back(self, y: Array) -> Array:
         x = jnp.zeros(self.grid.shape, y.dtype)
         for rays in self._rays():
-            own = y[0][rays.index]
+            own = y[0][rays.views]
             own = jnp.where(rays.flipped[:, None], own[:, ::-1], own)
             shape = self.grid.shape if rays.axis == 0 else self.grid.shape[::-1]
             part = _back_along(own, rays, shape)
@@ -159,7 +159,7 @@ class _Rays(NamedTuple):
     """Rays that cross the rows of one axis: ray k of an angle meets row i at slope k + offset_i, in 2^-bits points."""
 
     axis: int
-    index: np.ndarray  # which angles
+    views: np.ndarray  # which angles
     flipped: np.ndarray
     slope: np.ndarray  # (angles,), positive
     offset: np.ndarray  # (angles, rows)
@@ -187,7 +187,7 @@ def _along(x: Array, rays: _Rays, m: int) -> Array:
     return total * jnp.asarray(rays.length, x.dtype)[:, None]
 
 
-def _back_along(y: Array, rays: _Rays, shape: tuple[int, int]) -> Array:
+def _back_along(y: Array, rays: _Rays, shape: tuple[int, ...]) -> Array:
     """(angles, rays) to (rows, points): each point gathers from the rays that took a share of it."""
     m, unit, taps = y.shape[1], 2**rays.bits, rays.taps
     y = jnp.pad(y * (jnp.asarray(rays.length, y.dtype) / unit)[:, None], ((0, 0), (taps, taps)))

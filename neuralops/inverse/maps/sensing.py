@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -55,13 +56,13 @@ class CompressedSensing(AbstractLinearMap):
         full = jnp.zeros(signs.size, y.dtype).at[rows].set(y[0], unique_indices=True, indices_are_sorted=True)
         return (signs * self._convolved(full, phases.conj())).reshape(self.in_shape)
 
-    def norm(self, *args: object, **options: object) -> Float[Array, ""]:
+    def norm(self, *args: Any, **options: Any) -> Float[Array, ""]:
         return jnp.ones(())
 
     def _convolved(self, v: Array, phases: Array) -> Array:
         return jnp.fft.irfft(jnp.fft.rfft(v) * phases, v.size)
 
-    def _drawn(self, dtype: object) -> tuple[Array, Array, np.ndarray]:
+    def _drawn(self, dtype: Any) -> tuple[Array, Array, np.ndarray]:
         n = math.prod(self.in_shape)
         uniform = np.random.Generator(np.random.PCG64(self.seed)).random((3, n))
         angle = 2 * np.pi * uniform[1, : n // 2 + 1]
