@@ -343,7 +343,7 @@ EXAMPLES = {
     ],
     "Composed": [(lambda: maps.BlockMean((1, 6, 7), (3, 1)) @ BLURRED, (1, 6, 7))],
     "CompressedSensing": [(lambda: maps.CompressedSensing((1, 4, 5), 7, seed=2), (1, 4, 5))],
-    "FilteredBackProjection": [(lambda: maps.FilteredBackProjection(PROJECTED, "hann"), (1, 3, 9))],
+    "FilteredBackProjection": [(lambda: maps.FilteredBackProjection(PROJECTED, "hann"), (1, 3, 10))],
     "Gradient": [(lambda: maps.Gradient((2, 4, 5), (1.0, 0.5)), (2, 4, 5))],
     "Identity": [(lambda: maps.Identity((2, 5)), (2, 5))],
     "Inpainting": [(lambda: maps.Inpainting(np.arange(7) > 2, channels=2), (2, 7))],
