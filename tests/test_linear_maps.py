@@ -283,6 +283,19 @@ def test_linearised_darcy_is_its_difference_quotient(x64):
     np.testing.assert_allclose(jnp.vdot(slope, y), jnp.vdot(step, back), rtol=1e-9)
 
 
+def test_a_frozen_map_evaluates_nothing_again(x64):
+    """The same products, and the sine's own evaluation is gone from the compiled program."""
+    at, x = field((1, 4, 3)), field((1, 4, 3), 1)
+    A = Linearized(lambda a: jnp.sin(a) * jnp.exp(jnp.sum(a)), at)
+    B = A.frozen()
+    np.testing.assert_allclose(B(x), A(x), rtol=1e-12)
+    np.testing.assert_allclose(B.adjoint(x), A.adjoint(x), rtol=1e-12)
+    np.testing.assert_allclose(B.normal()(x), A.adjoint(A(x)), rtol=1e-12)
+    text = [str(jax.make_jaxpr(lambda x, F=F: F.adjoint(F(x)))(x)) for F in (A, B)]
+    assert "exp" in text[0]
+    assert "exp" not in text[1]
+
+
 def test_algebra(x64):
     A, B = (Matrix(field((4, 3), seed)) for seed in (1, 2))
     C = Matrix(field((2, 4), 3))
