@@ -104,7 +104,7 @@ class AbstractLinearMap(AbstractOperator):
 
         A value from below, as all of Lanczos's: within 1e-6 of it, relative, where the largest singular values stand
         apart or the steps are as many as the entries; within a per cent or so where thousands crowd at the top. Raise
-        a step size's bound by that much. Maps that know their norm give it without steps.
+        a step size's bound by that much. Maps that know their norm give it without steps. Not differentiated.
 
         **Arguments:**
 
@@ -116,9 +116,8 @@ class AbstractLinearMap(AbstractOperator):
         num_steps, seed = count(num_steps, "num_steps"), count(seed, "seed", 0)
         small = math.prod(self.in_shape) <= math.prod(self.out_shape)
         shape = self.in_shape if small else self.out_shape
-        square = (
-            (lambda v: self.apply_adjoint(self.apply(v))) if small else (lambda v: self.apply(self.apply_adjoint(v)))
-        )
+        A = lax.stop_gradient(self)
+        square = (lambda v: A.apply_adjoint(A.apply(v))) if small else (lambda v: A.apply(A.apply_adjoint(v)))
         dtype = jnp.result_type(float, *[leaf for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf)])
         start = jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
         basis = lanczos(square, start, min(num_steps, math.prod(shape)))
