@@ -217,8 +217,8 @@ class Transolver(AbstractOperator):
         x = cleared(u.reshape(self.in_channels, -1).T, mask)
         if self.positional_embedding is not None:
             x = jnp.concatenate([self._positions(coords, grid, mask).astype(x.dtype), x], -1)
-        # On a CPU gradients of weights then need no transposed copies of what the samples have. XLA would fuse the whole
-        # chain of residual sums into each of them, which grows with the square of the layers.
+        # On a CPU gradients of weights then need no transposed copies of what the samples have. XLA would fuse the
+        # whole chain of residual sums into each of them, which grows with the square of the layers.
         lifting, placeholder, blocks = per_sample((self.lifting, self.placeholder, self.blocks), x)
         x = two_layers(lifting, self.activation, x) + placeholder
         if (time is None) == self.time_input or (time is not None and jnp.shape(time) != ()):
