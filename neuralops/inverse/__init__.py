@@ -1,4 +1,4 @@
-"""Inverse problems over the latent of a generative operator: what was observed, priors, posteriors, reports."""
+"""Inverse problems: posteriors over the latent of a generative operator, and reconstruction by splitting."""
 
 from neuralops.inverse.calibration import Calibration, coverage_study
 from neuralops.inverse.draws import Draws
@@ -9,26 +9,60 @@ from neuralops.inverse.posterior import Posterior
 from neuralops.inverse.priors import AbstractPrior, Gaussian, Normal, Uniform
 from neuralops.inverse.report import Summary, convergence, summary
 from neuralops.inverse.sampling import hmc
+from neuralops.inverse.splitting import (
+    ADMM,
+    FISTA,
+    L1,
+    L2,
+    PDHG,
+    PGD,
+    AbstractRegularizer,
+    AbstractSplitting,
+    Box,
+    Ending,
+    Learned,
+    Reconstruction,
+    TotalVariation,
+    Trace,
+    Wavelets,
+    reconstruct,
+)
 from neuralops.inverse.variational import variational
 
 __all__ = [
+    "ADMM",
+    "FISTA",
+    "L1",
+    "L2",
+    "PDHG",
+    "PGD",
     "AbstractPrior",
+    "AbstractRegularizer",
+    "AbstractSplitting",
+    "Box",
     "Calibration",
     "Draws",
+    "Ending",
     "Flow",
     "Gaussian",
+    "Learned",
     "Normal",
     "PointEstimate",
     "PointMeasurement",
     "Posterior",
+    "Reconstruction",
     "Summary",
+    "TotalVariation",
+    "Trace",
     "Uniform",
+    "Wavelets",
     "convergence",
     "coverage_study",
     "fit_flow",
     "hmc",
     "noise_of",
     "point_estimate",
+    "reconstruct",
     "summary",
     "variational",
 ]
