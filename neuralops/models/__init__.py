@@ -1,5 +1,7 @@
 """Operators that are fitted to data; one paper, one file."""
 
+from neuralops.models.denoisers import ConvDenoiser as ConvDenoiser
+from neuralops.models.denoisers import GradientStep as GradientStep
 from neuralops.models.dgno import DGNO as DGNO
 from neuralops.models.direction import DirectionNet as DirectionNet
 from neuralops.models.fno import FNO as FNO
@@ -16,9 +18,11 @@ __all__ = [
     "DGNO",
     "FNO",
     "LSM",
+    "ConvDenoiser",
     "DeepONet",
     "DirectionNet",
     "GeoOperator",
+    "GradientStep",
     "LatentUNet",
     "MgNO",
     "MultiONet",
