@@ -19,9 +19,10 @@ from neuralops.inverse.splitting.regularizers import AbstractRegularizer, positi
 __all__ = ["reconstruct"]
 
 RUNNING = -1
-GROWN = 10.0  # residuals so many times their least count as divergence
+GROWN = 10.0  # residuals that stay so many times above their least count as divergence
 EXPLODED = 1e6  # iterates so many times the start end the run
-FALLING = 0.25  # a run whose least residual is in so late a part of it was still falling
+LATE = 0.25  # the last part of a run, which tells a fall, a cycle and a divergence apart
+FALLEN = 0.9  # the least residual of the late part is so much below the one before: it was still falling
 
 
 def reconstruct(
@@ -112,7 +113,9 @@ class _At(NamedTuple):
     best: Array
     best_primal: Array
     best_dual: Array
-    best_step: Array
+    least: Array  # of the residuals, in the unit of the field: of all, of those before the late part, and in it
+    early_least: Array
+    late_least: Array
     seen: Trace
     merit: Array  # the last that was seen
     rises: Array
@@ -136,11 +139,17 @@ def _run(
         worst = jnp.maximum(primal, dual)
         finite = jnp.isfinite(worst) & jnp.all(jnp.isfinite(moved.value))
         state, value = _select(finite, (moved.state, moved.value), (at.state, at.value))
-        better = finite & (worst <= jnp.maximum(at.best_primal, at.best_dual))
+        # in the unit of the field: relative ones are small too where iterates run away
+        size = length(value)
+        absolute = jnp.where(finite, worst * size, jnp.inf)
+        better = absolute <= at.least
+        late = at.steps >= (1 - LATE) * limit
+        least = jnp.minimum(at.least, absolute)
+        late_least = jnp.where(late, jnp.minimum(at.late_least, absolute), jnp.inf)
         best, best_primal, best_dual = _select(better, (value, primal, dual), (at.best, at.best_primal, at.best_dual))
         code = jnp.where(finite & (worst <= method.rtol), Ending.converged, RUNNING)
-        code = jnp.where(finite & (at.steps > 0) & (length(value) > EXPLODED * at.unit), Ending.diverged, code)
-        unit = jnp.where(at.steps == 0, jnp.maximum(length(value), at.unit), at.unit)
+        code = jnp.where(finite & (at.steps > 0) & (size > EXPLODED * at.unit), Ending.diverged, code)
+        unit = jnp.where(at.steps == 0, jnp.maximum(size, at.unit), at.unit)
         code = jnp.where(finite, code, Ending.nonfinite).astype(jnp.int32)
         seen, merit, rises = at.seen, at.merit, at.rises
         seen = eqx.tree_at(
@@ -163,23 +172,22 @@ def _run(
             if method.descends:
                 rises = rises + (due & (now > merit + jax.lax.stop_gradient(rounding)))
             merit = jnp.where(due, now, merit)
-        best_step = jnp.where(better, at.steps + 1, at.best_step)
+        early = jnp.where(late, at.early_least, least)
         return _At(
-            at.steps + 1, state, code, value, primal, dual, best, best_primal, best_dual, best_step, seen, merit, rises,
-            unit,
+            at.steps + 1, state, code, value, primal, dual, best, best_primal, best_dual, least, early, late_least,
+            seen, merit, rises, unit,
         )  # fmt: skip
 
     blank = Trace(jnp.full(limit, jnp.nan, kind), jnp.full(limit, jnp.nan, kind), times, times)
+    running, start = jnp.full((), RUNNING, jnp.int32), method.start(data, x0)
     begun = _At(
-        nothing, method.start(data, x0), jnp.full((), RUNNING, jnp.int32), x0, never, never, x0, never, never, nothing,
-        blank, never, nothing, length(x0),
+        nothing, start, running, x0, never, never, x0, never, never, never, never, never, blank, never, nothing,
+        length(x0),
     )  # fmt: skip
     at = bounded_loop(step, lambda at: at.code != RUNNING, begun, limit)
 
-    least = jnp.maximum(at.best_primal, at.best_dual)
-    late = at.steps - at.best_step <= FALLING * at.steps
-    grown = jnp.maximum(at.primal, at.dual) > GROWN * least
-    told = jnp.where(grown, Ending.diverged, jnp.where(late, Ending.max_steps, Ending.cycling))
+    falling, grown = at.late_least < FALLEN * at.early_least, at.late_least > GROWN * at.early_least
+    told = jnp.where(falling, Ending.max_steps, jnp.where(grown, Ending.diverged, Ending.cycling))
     code = jnp.where(at.code == RUNNING, told, at.code).astype(jnp.int32)
     converged = code == Ending.converged
     value, primal, dual = _select(converged, (at.value, at.primal, at.dual), (at.best, at.best_primal, at.best_dual))

@@ -26,8 +26,8 @@ MESSAGES = {
     Ending.max_steps: "not converged: max_steps was reached while the residuals still fell; allow more",
     Ending.cycling: "not converged: the residuals no longer fall, the iteration goes round or is at the accuracy "
     "of its inner solves; take a larger rho (a smaller step), or a smaller rtol of `inner`, or float64",
-    Ending.diverged: "diverged: after a good start the residuals grew to ten times their least or more; the best "
-    "iterate is returned, take a larger rho (a smaller step)",
+    Ending.diverged: "diverged: after a good start the residuals stayed ten times above their least, or the iterates "
+    "ran away; the best one is returned, take a larger rho (a smaller step)",
     Ending.nonfinite: "not converged: NaN or infinity; the best finite iterate is returned, take a larger rho (a "
     "smaller step) and look at the data",
 }
