@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from neuralops.arguments import check_native, check_plain, count
@@ -95,9 +96,8 @@ def reconstruct(
     if x0 is not None:
         x0 = _field(x0, "x0", shape).astype(y.dtype)
     kind = y.dtype
-    # Plain numbers become arrays: a compiled program would hold their values otherwise.
-    array = lambda leaf: jnp.asarray(leaf, kind if isinstance(leaf, float) else None) if _is_number(leaf) else leaf
-    A, regularizer, method, scale, norm = jax.tree.map(array, (A, regularizer, method, scale, norm))
+    A, regularizer, method, norm = jax.tree.map(lambda leaf: _strong(leaf, kind), (A, regularizer, method, norm))
+    scale = jnp.asarray(scale, kind)
     return _compiled(A, y, regularizer, method, scale, x0, norm, monitor)
 
 
@@ -207,8 +207,14 @@ def _run(
 _compiled = eqx.filter_jit(_run)
 
 
-def _is_number(leaf: Any) -> bool:
-    return isinstance(leaf, int | float) and not isinstance(leaf, bool)
+def _strong(leaf: Any, kind: Any) -> Any:
+    """Plain numbers as arrays, and arrays without a weak type: a program would be compiled again for either."""
+    if isinstance(leaf, bool) or not isinstance(leaf, int | float | np.generic | np.ndarray | jax.Array):
+        return leaf
+    if isinstance(leaf, float):
+        return jnp.asarray(leaf, kind)
+    leaf = jnp.asarray(leaf)
+    return jax.lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
 
 
 def _select(which: Array, yes: Any, no: Any) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.operator import as_operator
+from neuralops.operator import as_operator, original
 
 __all__ = ["L1", "L2", "AbstractRegularizer", "Box", "Learned", "positive"]
 
@@ -86,12 +86,16 @@ class Learned(AbstractRegularizer):
         self.code = code
 
     @property
+    def _network(self) -> Any:
+        return original(self.op)
+
+    @property
     def _keywords(self) -> dict[str, Array]:
         return {} if self.code is None else {"code": self.code}
 
     @property
     def has_value(self) -> bool:
-        return hasattr(self.op, "potential") or hasattr(self.op, "prior")
+        return hasattr(self._network, "potential") or hasattr(self._network, "prior")
 
     @property
     def convex(self) -> bool:
@@ -106,21 +110,22 @@ class Learned(AbstractRegularizer):
         return 1 / jnp.asarray(step)
 
     def value(self, x: Field) -> Float[Array, ""]:
-        if not hasattr(self.op, "prior"):
+        if not hasattr(self._network, "prior"):
             raise ValueError(
-                f"op: expected a network with `prior`, got {type(self.op).__name__}; leave out monitor=, or use an LPN."
+                f"op: expected a network with `prior`, got {type(self._network).__name__}; leave out monitor=, or take "
+                "an LPN."
             )
-        return self.op.prior(x, **self._keywords).value / self._measure(x)
+        return self._network.prior(x, **self._keywords).value / self._measure(x)
 
     def value_of_prox(self, y: Field, x: Field) -> Float[Array, ""]:
         """<x, y> - 1/2 |x|^2 - potential(y) for x = f(y), with no inversion of f."""
-        if not hasattr(self.op, "potential"):
+        if not hasattr(self._network, "potential"):
             return self.value(x)
-        return jnp.sum(x * y) - 0.5 * jnp.sum(x**2) - self.op.potential(y, **self._keywords) / self._measure(x)
+        return jnp.sum(x * y) - 0.5 * jnp.sum(x**2) - self._network.potential(y, **self._keywords) / self._measure(x)
 
     def _measure(self, x: Field) -> float:
         """What a point counts for in the network's inner product; here it is 1."""
-        return self.op.measure(x.shape[1:]) if hasattr(self.op, "measure") else 1.0
+        return self._network.measure(x.shape[1:]) if hasattr(self._network, "measure") else 1.0
 
 
 class L1(AbstractRegularizer):
