@@ -18,7 +18,8 @@ def bounded_loop(step: Callable[[Any], Any], done: Callable[[Any], Any], state: 
 
     As it stands it is a `while_loop`, which under `jax.vmap` ends with the last member. When it is differentiated, it
     runs as a scan of `limit` steps, idle once done, that keeps each state and computes what is inside a step again on
-    the way back. `step` may close over anything; derivatives with respect to that are right too.
+    the way back. `step` may close over anything, and
+    derivatives with respect to that are right too; `done` sees the state and nothing else.
     """
     # What `step` closes over must be an argument: a rule of differentiation does not see it otherwise.
     program, closed, _ = hoist(step, state)

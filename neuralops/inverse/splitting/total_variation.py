@@ -91,11 +91,11 @@ class TotalVariation(AbstractRegularizer):
             d = _differences(x)
             # primal minus dual value at (x, p) is step R(x) - <D x, p>: both terms per point, none negative together
             gap = jax.lax.stop_gradient(jnp.sum(bound * self._sizes(d)) - jnp.sum(d * new))
-            return _Dual(new, ahead, after, gap)
+            return _Dual(new, ahead, after, gap <= jax.lax.stop_gradient(aim))
 
         zero = jnp.zeros((ndim, *y.shape), y.dtype)
-        begun = _Dual(zero, zero, jnp.ones((), y.dtype), jnp.full((), jnp.inf, y.dtype))
-        at = bounded_loop(ascend, lambda at: at.gap <= jax.lax.stop_gradient(aim), begun, self.max_steps)
+        begun = _Dual(zero, zero, jnp.ones((), y.dtype), jnp.zeros((), bool))
+        at = bounded_loop(ascend, lambda at: at.done, begun, self.max_steps)
         return y - _adjoint(at.p)
 
 
@@ -103,7 +103,7 @@ class _Dual(NamedTuple):
     p: Array
     ahead: Array
     t: Array
-    gap: Array
+    done: Array
 
 
 def _differences(x: Field) -> Float[Array, "axes channels *grid"]:

@@ -90,9 +90,14 @@ class Wavelets(AbstractRegularizer):
             coarse = parts[0]
         return coarse
 
+    @property
+    def _first(self) -> int:
+        """How far a filter begins before its point, as PyWavelets has it."""
+        return len(self.filters[0]) // 2 - 1
+
     def _split(self, x: Array, axis: int) -> list[Array]:
         even = lambda n: jnp.take(jnp.roll(x, -n, axis), jnp.arange(0, x.shape[axis], 2), axis=axis)
-        shifted = [even(n) for n in range(len(self.filters[0]))]
+        shifted = [even(n - self._first) for n in range(len(self.filters[0]))]
         return [sum(h * s for h, s in zip(f, shifted, strict=True)) for f in self.filters]  # type: ignore[misc]
 
     def _join(self, low: Array, high: Array, axis: int) -> Array:
@@ -101,5 +106,5 @@ class Wavelets(AbstractRegularizer):
             part = jnp.expand_dims(h * low + g * high, axis + 1)
             wide = jnp.concatenate([part, jnp.zeros_like(part)], axis + 1)
             wide = wide.reshape(*low.shape[:axis], 2 * low.shape[axis], *low.shape[axis + 1 :])
-            total = total + jnp.roll(wide, n, axis)
+            total = total + jnp.roll(wide, n - self._first, axis)
         return total
