@@ -250,11 +250,14 @@ class Patched(AbstractOperator):
         def chunk(total: Array, given: Any) -> tuple[Array, None]:
             places, counted = given
             found = jax.vmap(lambda place: self.op(read(place), code=code))(places)
-            for place, one, counts in zip(places, found, counted, strict=True):
-                corner = (0, *place)
-                there = jax.lax.dynamic_slice(total, corner, one.shape)
-                total = jax.lax.dynamic_update_slice(total, there + jnp.where(counts, one, 0), corner)
-            return total, None
+            found = jnp.where(counted.reshape(-1, *(1,) * (found.ndim - 1)), found, 0)
+
+            def add(total: Array, given: Any) -> tuple[Array, None]:
+                place, one = given
+                there = jax.lax.dynamic_slice(total, tuple(place), one.shape)
+                return jax.lax.dynamic_update_slice(total, there + one, tuple(place)), None
+
+            return jax.lax.scan(add, total, (places, found))[0], None
 
         total, _ = jax.lax.scan(jax.checkpoint(chunk), jnp.zeros_like(wide), (starts, chunks))
         inside = tuple(slice(p - s, p - s + n) for p, s, n in zip(self.patch, self.stride, u.shape[1:], strict=True))
@@ -272,18 +275,18 @@ class Patched(AbstractOperator):
         # A patch starts at every multiple of the stride from -(patch - stride) on that reaches a point of the field.
         margins = [(p - s, -n % s + p - s) for n, p, s in zip(y.shape[1:], self.patch, self.stride, strict=True)]
         wide = jnp.pad(y, [(0, 0), *margins])
-        return wide, lambda place: jax.lax.dynamic_slice(wide, (0, *place), (len(y), *self.patch))
+        return wide, lambda place: jax.lax.dynamic_slice(wide, tuple(place), (len(y), *self.patch))
 
     def _starts(self, grid: tuple[int, ...]) -> tuple[Array, Array]:
-        """Where patches start, in chunks, and which of the last chunk count."""
-        ranges = []
+        """Where patches start, all channels first, in chunks, and which of the last chunk count."""
+        ranges = [range(1)]
         for n, p, s in zip(grid, self.patch, self.stride, strict=True):
             ranges.append(range(0, n + -n % s + p - s - s + 1, s))
         starts = list(itertools.product(*ranges))
         size = min(self.chunk_size, len(starts))
         missing = -len(starts) % size
         counted = jnp.asarray([True] * len(starts) + [False] * missing).reshape(-1, size)
-        return jnp.asarray([*starts, *[starts[0]] * missing], jnp.int32).reshape(-1, size, len(grid)), counted
+        return jnp.asarray([*starts, *[starts[0]] * missing], jnp.int32).reshape(-1, size, len(ranges)), counted
 
 
 _IMAGE: dict[str, Any] = {"window": 16, "strides": (2, 1, 2, 1, 2), "hidden_channels": 256, "beta": 100.0}
