@@ -6,6 +6,8 @@ from neuralops.models.dgno import DGNO as DGNO
 from neuralops.models.direction import DirectionNet as DirectionNet
 from neuralops.models.fno import FNO as FNO
 from neuralops.models.geo import GeoOperator as GeoOperator
+from neuralops.models.lpn import LPN as LPN
+from neuralops.models.lpn import Patched as Patched
 from neuralops.models.lsm import LSM as LSM
 from neuralops.models.lsm import LatentUNet as LatentUNet
 from neuralops.models.mgno import MgNO as MgNO
@@ -17,6 +19,7 @@ from neuralops.models.transolver import Transolver as Transolver
 __all__ = [
     "DGNO",
     "FNO",
+    "LPN",
     "LSM",
     "ConvDenoiser",
     "DeepONet",
@@ -27,5 +30,6 @@ __all__ = [
     "MgNO",
     "MultiONet",
     "MultigridDirection",
+    "Patched",
     "Transolver",
 ]
