@@ -16,6 +16,7 @@ import pytest
 import neuralops as no
 from neuralops.data import Normalized, Normalizer
 from neuralops.grid import Grid
+from neuralops.inverse import maps
 from neuralops.nn import (
     Affine,
     ChannelMLP,
@@ -43,6 +44,9 @@ VARIED = no.Diffusion.from_coefficient(BOX, jnp.asarray(COEFFICIENT))
 SCALE = Normalizer((1.0,), (2.0,), 1)
 NODES = Grid((4, 5), boundary="neumann")
 CLOUD, WANTED = np.random.default_rng(1).uniform(size=(2, 2, 5)).astype(np.float32)  # inside every domain below
+
+BLURRED = maps.Blur((1, 6, 7), maps.gaussian(0.8), "zero")
+PROJECTED = maps.Radon(BOX, (0.1, 1.0, 2.5))
 
 
 def decoder(seed, out_channels=1, **options):
@@ -330,12 +334,41 @@ EXAMPLES = {
             (1, 5, 4),
         ),
     ],
+    # linear measurements
+    "Added": [(lambda: BLURRED + maps.Inpainting(np.arange(42).reshape(6, 7) % 3 > 0), (1, 6, 7))],
+    "BlockMean": [(lambda: maps.BlockMean((2, 6, 4), (3, 2)), (2, 6, 4))],
+    "Blur": [
+        (lambda: BLURRED, (1, 6, 7)),
+        (lambda: maps.Blur((2, 9), jnp.asarray([0.2, 0.5, 1.0, 0.1]), "full"), (2, 9)),
+    ],
+    "Composed": [(lambda: maps.BlockMean((1, 6, 7), (3, 1)) @ BLURRED, (1, 6, 7))],
+    "CompressedSensing": [(lambda: maps.CompressedSensing((1, 4, 5), 7, seed=2), (1, 4, 5))],
+    "FilteredBackProjection": [(lambda: maps.FilteredBackProjection(PROJECTED, "hann"), (1, 3, 10))],
+    "Gradient": [(lambda: maps.Gradient((2, 4, 5), (1.0, 0.5)), (2, 4, 5))],
+    "Identity": [(lambda: maps.Identity((2, 5)), (2, 5))],
+    "Inpainting": [(lambda: maps.Inpainting(np.arange(7) > 2, channels=2), (2, 7))],
+    "Linearized": [(lambda: maps.Linearized(Linear(2, 3, key=key), jnp.ones((2, 5))), (2, 5))],
+    "Matrix": [(lambda: maps.Matrix(jnp.asarray(COEFFICIENT, jnp.float32), (1, 7)), (1, 7))],
+    "Multiple": [(lambda: 2 * BLURRED, (1, 6, 7))],
+    "Normal": [(lambda: BLURRED.normal(), (1, 6, 7))],
+    "PointValues": [(lambda: maps.PointValues(BOX, WANTED), (1, 6, 7))],
+    "Radon": [
+        (lambda: PROJECTED, (1, 6, 7)),
+        (lambda: maps.Radon(BOX, maps.half_turn(4), 5, 0.3), (1, 6, 7)),
+    ],
+    "SourceToSolution": [
+        (lambda: maps.SourceToSolution(no.pde.Poisson((6, 7))), (1, 6, 7)),
+        (lambda: maps.SourceToSolution(VARIED, no.CG(1e-6, preconditioner=no.FastPoisson(BOX))), (1, 6, 7)),
+    ],
+    "Stack": [(lambda: maps.stack(BLURRED, maps.Gradient((1, 6, 7)), PROJECTED), (1, 6, 7))],
+    "SubsampledFourier": [(lambda: maps.SubsampledFourier(np.eye(4, 5)), (1, 4, 5))],
+    "Transposed": [(lambda: maps.BlockMean((1, 6, 4), 2).T, (1, 3, 2))],
 }
 
 
 def public_operators():
     found = {}
-    for room in (no, no.nn, no.models, no.solvers, no.data, no.pde):
+    for room in (no, no.nn, no.models, no.solvers, no.data, no.pde, maps):
         for name in room.__all__:
             value = getattr(room, name)
             if inspect.isclass(value) and issubclass(value, no.AbstractOperator) and not inspect.isabstract(value):

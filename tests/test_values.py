@@ -24,11 +24,11 @@ import neuralops as no
 from neuralops import data, inverse, models, nn, pde, solvers, training, wrappers
 from neuralops.training import losses, objectives
 
-ROOMS = (no, data, inverse, models, nn, pde, solvers, training, wrappers)
+ROOMS = (no, data, inverse, inverse.maps, models, nn, pde, solvers, training, wrappers)
 GRID = no.Grid((4, 5), boundary="dirichlet")
 FIELD = np.ones((3, 1, 4, 5), np.float32)
 SQUARE = ((0.0, 1.0), (0.0, 1.0))
-ABSTRACT = {"AbstractOperator", "AbstractPrior", "NullSpace", "Operator", "Problem"}
+ABSTRACT = {"AbstractLinearMap", "AbstractOperator", "AbstractPrior", "NullSpace", "Operator", "Problem"}
 KEY = jax.random.key(0)
 CODES = np.random.default_rng(0).uniform(-0.9, 0.9, (30, 2))
 
@@ -147,6 +147,7 @@ THINGS = {  # equal to themselves alone, or by their arrays
     "History": lambda p: history(),
     "Patches": lambda p: pde.WeakDarcy(SQUARE, num_centers=5).draw(KEY),
     "Gaussian": lambda p: inverse.Gaussian.fit(CODES, rank=1),
+    "Ellipses": lambda p: inverse.random_ellipses(KEY, num_ellipses=3),
     "PointMeasurement": lambda p: seen(),
     "PointMeasurement, masked": lambda p: seen(np.arange(5) < 3),
     "Posterior": lambda p: posterior(),

@@ -23,7 +23,7 @@ MAX_PARTS = 1000
 MAX_CONSTANT = 2**22  # bytes of an array that is structure; larger ones do not belong into a header
 CONSTANTS = ("float16", "float32", "float64", "bool", "int8", "int16", "int32", "int64", "uint8")  # their dtypes
 MAX_INTEGER = 10**6  # constructor arguments above this, and above the size of the file, are refused
-ROOMS = ("grid", "data", "models", "nn", "pde", "solvers", "wrappers")  # where a class may come from
+ROOMS = ("grid", "data", "inverse.maps", "models", "nn", "pde", "solvers", "wrappers")  # where a class may come from
 
 
 class _NotPlainError(Exception):

@@ -1,9 +1,12 @@
-"""Inverse problems: posteriors over the latent of a generative operator, and reconstruction by splitting."""
+"""Inverse problems: linear measurements, reconstruction by splitting, posteriors over a generative operator's latent."""
 
+from neuralops.inverse import maps
 from neuralops.inverse.calibration import Calibration, coverage_study
 from neuralops.inverse.draws import Draws
 from neuralops.inverse.flow import Flow, fit_flow
+from neuralops.inverse.maps import AbstractLinearMap
 from neuralops.inverse.measurements import PointMeasurement, noise_of
+from neuralops.inverse.phantoms import Ellipses, random_ellipses, shepp_logan
 from neuralops.inverse.point_estimate import PointEstimate, point_estimate
 from neuralops.inverse.posterior import Posterior
 from neuralops.inverse.priors import AbstractPrior, Gaussian, Normal, Uniform
@@ -36,12 +39,14 @@ __all__ = [
     "L2",
     "PDHG",
     "PGD",
+    "AbstractLinearMap",
     "AbstractPrior",
     "AbstractRegularizer",
     "AbstractSplitting",
     "Box",
     "Calibration",
     "Draws",
+    "Ellipses",
     "Ending",
     "Flow",
     "Gaussian",
@@ -60,9 +65,12 @@ __all__ = [
     "coverage_study",
     "fit_flow",
     "hmc",
+    "maps",
     "noise_of",
     "point_estimate",
+    "random_ellipses",
     "reconstruct",
+    "shepp_logan",
     "summary",
     "variational",
 ]
