@@ -1,4 +1,4 @@
-"""Inverse problems: linear measurements, reconstruction by splitting, posteriors over a generative operator's latent."""
+"""Inverse problems: linear measurements, reconstruction by splitting, posteriors over the latent of an operator."""
 
 from neuralops.inverse import maps
 from neuralops.inverse.calibration import Calibration, coverage_study
