@@ -144,8 +144,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     ops, seconds = networks(args)
     rows, curves = judge(ops, args)
-    lines = ["| trained with | from its exact function, [-3, 3] | from soft thresholding, most | mean | R from |x|, most |"
-             " inverted to | seconds |", "|" + " --- |" * 7]  # fmt: skip
+    head = "| trained with | from its exact function, [-3, 3] | from soft thresholding, most | mean | R from |x|, most "
+    lines = [head + "| inverted to | seconds |", "|" + " --- |" * 7]
     for name, *numbers in rows:
         shown = [*(f"{n:.3f}" for n in numbers[:-1]), f"{numbers[-1]:.0e}", f"{seconds[name]:.0f}"]
         lines.append(f"| {name} | {' | '.join(shown)} |")

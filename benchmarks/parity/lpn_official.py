@@ -85,7 +85,7 @@ def weights(case: dict[str, Any], seed: int, dtype: str = "float32") -> dict[str
     for name, x in found.items():
         if name.startswith("lin.") and name != "lin.0.weight" and name.endswith("weight"):
             found[name] = np.maximum(x, 0) / np.sqrt(np.prod(x.shape[1:])) * np.float32(2)
-    return {name: x.astype(dtype) for name, x in found.items()}
+    return {name: x.astype(np.float32).astype(dtype) for name, x in found.items()}
 
 
 # The half with PyTorch.
