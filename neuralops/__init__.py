@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from neuralops.grid import resample as resample
     from neuralops.models import DGNO as DGNO
     from neuralops.models import FNO as FNO
+    from neuralops.models import LPN as LPN
     from neuralops.models import LSM as LSM
+    from neuralops.models import ConvDenoiser as ConvDenoiser
     from neuralops.models import DeepONet as DeepONet
     from neuralops.models import DirectionNet as DirectionNet
     from neuralops.models import GeoOperator as GeoOperator
+    from neuralops.models import GradientStep as GradientStep
     from neuralops.models import LatentUNet as LatentUNet
     from neuralops.models import MgNO as MgNO
     from neuralops.models import MultigridDirection as MultigridDirection
     from neuralops.models import MultiONet as MultiONet
+    from neuralops.models import Patched as Patched
     from neuralops.models import Transolver as Transolver
     from neuralops.operator import AbstractOperator as AbstractOperator
     from neuralops.operator import Operator as Operator
@@ -65,7 +69,8 @@ _ROOMS = {**{name: name for name in _TOP}, **{name: f"training.{name}" for name 
 _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
-    "models": "DGNO DeepONet DirectionNet FNO GeoOperator LSM LatentUNet MgNO MultiONet MultigridDirection Transolver",
+    "models": "ConvDenoiser DGNO DeepONet DirectionNet FNO GeoOperator GradientStep LPN LSM LatentUNet MgNO MultiONet "
+    "MultigridDirection Patched Transolver",
     "operator": "AbstractOperator Operator as_operator as_pair",
     "solvers": "CG DeepConjugateDirection Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
     "wrappers": "Rollout at rollout",

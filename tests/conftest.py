@@ -24,9 +24,9 @@ gc.set_threshold(200_000, 100, 100)
 
 # A quick test that takes longer than this is slow, or too large for what it proves. Counted is the processor time of
 # the whole test (fixtures and all threads, with what it compiles), not that of the clock, so that a busy machine fails
-# nobody; programs that a test starts are not counted. A slow machine, told by the time of a loop, has more. The run ends
-# with a list of such tests, and where CI is set one that takes three times as long fails: less than that can be the
-# machine's doing, whose caches and cores others share. Tests marked slow are exempt.
+# nobody; programs that a test starts are not counted. A slow machine, told by the time of a loop, has more. The run
+# ends with a list of such tests, and where CI is set one that takes three times as long fails: less than that can be
+# the doing of a machine whose caches and cores others share. Tests marked slow are exempt.
 LIMIT = 5.0  # seconds, on a machine that runs the loop in
 LOOP_SECONDS = 0.06
 FAILS = 3

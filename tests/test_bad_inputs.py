@@ -58,6 +58,10 @@ def lsm(**changes):
     return no.LSM(**{"in_channels": 1, "out_channels": 1, "hidden_channels": 2, **LATENT, **changes}, key=key)
 
 
+def convex(kind=no.nn.ConvexConv, *given, **changes):
+    return no.LPN(kind(*(given or (1, 2)), **changes, key=key))
+
+
 def geo(body=None, **changes):
     options = {"in_channels": 1, "out_channels": 1, "n_modes": (2, 2), "latent_points": 4, **changes}
     return no.GeoOperator(no.LatentUNet(2, **LATENT, key=key) if body is None else body, **options, key=key)
@@ -275,6 +279,33 @@ CASES = {
     "unknown embedding of a latent model": lambda p: lsm(positional_embedding="coordinates"),
     "width that heads do not divide": lambda p: lsm(hidden_channels=3, n_heads=2),
     "unknown latent paper": lambda p: no.LSM.paper("burgers", key=key),
+    "potential that is no function": lambda p: no.LPN(3),
+    "potential of no sharpness": lambda p: convex(beta=0),
+    "potential that is not convex": lambda p: convex(alpha=-0.1),
+    "potential of an unknown start": lambda p: convex(init="zeros"),
+    "strides of three": lambda p: convex(strides=(3,)),
+    "window that does not fit": lambda p: convex(window=5)(jnp.ones((1, 8, 8))),
+    "levels turned around": lambda p: convex(code_range=(0.2, 0.1)),
+    "level that is missing": lambda p: convex(code_range=(0.1, 0.2))(jnp.ones((1, 8, 8))),
+    "level that is not declared": lambda p: convex()(jnp.ones((1, 8, 8)), code=jnp.ones(1)),
+    "level for a function": lambda p: no.LPN(jnp.sum)(jnp.ones((1, 8)), code=jnp.ones(1)),
+    "levels of a batch": lambda p: convex(code_range=(0.1, 0.2)).prior(jnp.ones((1, 8, 8)), code=jnp.ones(3)),
+    "potential at other points": lambda p: convex(no.nn.ConvexDense, 4)(jnp.ones((1, 5))),
+    "potential of no points": lambda p: convex(no.nn.ConvexDense, ()),
+    "no multiple of the coarsest grid": lambda p: convex(no.nn.ConvexIntegral, 4).potential(jnp.ones((1, 6))),
+    "no dilations": lambda p: convex(no.nn.ConvexIntegral, 4, dilations=()),
+    "walls of an unknown kind": lambda p: convex(no.nn.ConvexIntegral, 4, boundary="open"),
+    "box of no extent": lambda p: convex(no.nn.ConvexIntegral, 4, domain_extent=0.0),
+    "unknown proximal paper": lambda p: no.LPN.paper("bsd", key=key),
+    "patches of another operator": lambda p: no.Patched(Linear(1, 1, key=key), 4),
+    "stride that does not divide": lambda p: no.Patched(convex(no.nn.ConvexDense, 4), 4, 3),
+    "patches of another dimension than the potential": lambda p: no.Patched(convex(), (4, 4, 4)),
+    "gamma of zero": lambda p: no.losses.proximal_matching(0.0),
+    "gamma that is not a number": lambda p: no.losses.proximal_matching("small"),
+    "gammas of no factor": lambda p: no.losses.gamma_schedule(0.1, (1, 0)),
+    "denoising without a loss": lambda p: no.losses.denoising(0.1, noise=0.1),
+    "noise below zero": lambda p: no.losses.denoising(no.losses.mse, noise=-0.1),
+    "noise levels turned around": lambda p: no.losses.denoising(no.losses.mse, noise=(0.2, 0.1)),
     "latent model of another dimension": lambda p: lsm()(jnp.ones((1, 8))),
     "affine norm in an FNO": lambda p: fno(norm="affine"),
     "no channels to scale": lambda p: Affine(0),

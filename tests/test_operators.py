@@ -21,6 +21,9 @@ from neuralops.nn import (
     Affine,
     ChannelMLP,
     ConvEncoder,
+    ConvexConv,
+    ConvexDense,
+    ConvexIntegral,
     Deformation,
     GroupNorm,
     LayerNorm,
@@ -65,6 +68,9 @@ EXAMPLES = {
         (lambda: ConvEncoder((7, 9), 2, 5, (6,), conv_channels=(3, 4), last_activation="tanh", key=key), (2, 7, 9)),
         (lambda: ConvEncoder(11, 1, 3, (), conv_channels=(4,), kernel_size=5, stride=3, key=key), (1, 11)),
     ],
+    "ConvexConv": [(lambda: ConvexConv(1, 2, ndim=1, strides=(2,), window=2, readout_channels=2, key=key), (1, 5))],
+    "ConvexDense": [(lambda: ConvexDense((2, 2), 1, 3, n_layers=1, alpha=0.1, key=key), (1, 2, 2))],
+    "ConvexIntegral": [(lambda: ConvexIntegral(2, 1, 2, dilations=(1, 2), key=key), (1, 4))],
     "DGNO": [
         (lambda: no.DGNO(MLPEncoder((5, 5), 1, 4, (8,), key=key), decoder(1, factor="both"), decoder(2)), (1, 5, 5)),
         (
@@ -283,6 +289,10 @@ EXAMPLES = {
             (1, 5),
         ),
     ],
+    "LPN": [
+        (lambda: no.LPN(ConvexDense(3, 2, 3, n_layers=1, key=key)), (2, 3)),
+        (lambda: no.at(no.LPN(ConvexDense(3, 1, 3, code_range=(0, 1), key=key)), code=np.ones(1, np.float32)), (1, 3)),
+    ],
     "LSM": [(lambda: no.LSM(1, 2, 2, ndim=1, n_levels=2, n_heads=2, n_tokens=2, n_basis=2, key=key), (1, 7))],
     "LatentUNet": [
         (
@@ -304,6 +314,7 @@ EXAMPLES = {
         (lambda: NeuralSpectralBlock(4, (2, 3), n_heads=2, n_tokens=3, n_basis=3, key=key), (4, 7, 6)),
         (lambda: NeuralSpectralBlock(2, patch_size=3, ndim=1, n_heads=2, key=key), (2, 9)),
     ],
+    "Patched": [(lambda: no.Patched(no.LPN(ConvexDense(4, 1, 2, n_layers=1, key=key)), 4, chunk_size=2), (1, 5))],
     "PhysicsAttention": [
         (lambda: no.at(PhysicsAttention(4, 2, 3, key=key), weights=np.linspace(1, 2, 5)), (4, 5)),
         (lambda: PhysicsAttention(4, 2, 3, kernel_ndim=2, key=key), (4, 5, 4)),

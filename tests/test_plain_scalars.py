@@ -29,6 +29,7 @@ A = no.Diffusion(GRID)
 SWEEPS = [(1, 1), (1, 0)]
 LINE = {"sweeps": SWEEPS, "ndim": 1, "key": KEY}
 
+PROX = no.LPN(no.nn.ConvexDense(4, 1, 2, key=KEY))
 TWO = {"in_channels": 2, "out_channels": 2}
 CONVOLVED = {"hidden_channels": (), "conv_channels": (2,), "key": KEY}
 POINTED = {"hidden_channels": (2,), "key": KEY}
@@ -147,6 +148,21 @@ CASES = [
         lambda **o: no.Transolver(2, 2, **{**ATTENTIVE, **o}, key=KEY),
         {"n_heads": 2, "n_slices": 3, "reference_points": 2, "time_input": True, "checkpoint_blocks": True},
     ),
+    # learned proximal networks
+    (
+        lambda **o: no.nn.ConvexDense(**{"num_points": 2, **o}, key=KEY),
+        {"num_points": 3, "in_channels": 2, "hidden_channels": 4, "n_layers": 2, "affine": False},
+    ),
+    (
+        lambda **o: no.nn.ConvexConv(**{"hidden_channels": 2, "ndim": 1, **o}, key=KEY),
+        {"in_channels": 2, "hidden_channels": 3, "window": 2, "readout_channels": 2, "use_bias": False},
+    ),
+    (
+        lambda **o: no.nn.ConvexIntegral(**{"num_points": 2, **o}, key=KEY),
+        {"num_points": 3, "in_channels": 2, "hidden_channels": 4},
+    ),
+    (lambda **o: no.Patched(PROX, **{"patch": 4, **o}), {"patch": 6, "stride": 1, "chunk_size": 2}),
+    (lambda **o: no.losses.proximal_matching(0.1, **o), {"mean": True}),
 ]
 OPTIONS = [(build, name, value) for build, options in CASES for name, value in options.items()]
 

@@ -127,6 +127,8 @@ VALUES = {  # equal when their content is
     "Supervised": lambda p: objectives.supervised(losses.relative_l2),
     "WeightedSum": lambda p: objectives.weighted_sum({"a": losses.mse, "b": losses.l2()}),
     "Physics": lambda p: objectives.physics(pde.Darcy((8, 8))),
+    "Denoising": lambda p: losses.denoising(losses.proximal_matching(0.2), noise=(0.1, 0.2)),
+    "ProximalMatching": lambda p: losses.proximal_matching(0.2),
     "RolloutLoss": lambda p: objectives.rollout(2, losses.mse),
     "VirtualObservables": lambda p: losses.virtual_observables(pde.WeakDarcy(SQUARE), weights={"balance": 2}, top=3),
     "GridResidual": lambda p: losses.grid_residual(pde.darcy_differences),

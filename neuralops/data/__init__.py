@@ -1,5 +1,6 @@
 """Samples on disk and in memory: generate, open, read, normalise, batch."""
 
+from neuralops.data import pictures as pictures
 from neuralops.data.files.layout import SCHEMA_VERSION as SCHEMA_VERSION
 from neuralops.data.files.source import HDF5Source as HDF5Source
 from neuralops.data.files.source import open as open
@@ -30,6 +31,7 @@ __all__ = [
     "generate",
     "open",
     "pad",
+    "pictures",
     "read_hdf5",
     "read_mat",
     "read_npz",

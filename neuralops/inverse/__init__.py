@@ -1,4 +1,4 @@
-"""Inverse problems: linear measurements of fields, and posteriors over the latent of a generative operator."""
+"""Inverse problems: linear measurements, reconstruction by splitting, posteriors over the latent of an operator."""
 
 from neuralops.inverse import maps
 from neuralops.inverse.calibration import Calibration, coverage_study
@@ -12,22 +12,55 @@ from neuralops.inverse.posterior import Posterior
 from neuralops.inverse.priors import AbstractPrior, Gaussian, Normal, Uniform
 from neuralops.inverse.report import Summary, convergence, summary
 from neuralops.inverse.sampling import hmc
+from neuralops.inverse.splitting import (
+    ADMM,
+    FISTA,
+    L1,
+    L2,
+    PDHG,
+    PGD,
+    AbstractRegularizer,
+    AbstractSplitting,
+    Box,
+    Ending,
+    Learned,
+    Reconstruction,
+    TotalVariation,
+    Trace,
+    Wavelets,
+    reconstruct,
+)
 from neuralops.inverse.variational import variational
 
 __all__ = [
+    "ADMM",
+    "FISTA",
+    "L1",
+    "L2",
+    "PDHG",
+    "PGD",
     "AbstractLinearMap",
     "AbstractPrior",
+    "AbstractRegularizer",
+    "AbstractSplitting",
+    "Box",
     "Calibration",
     "Draws",
     "Ellipses",
+    "Ending",
     "Flow",
     "Gaussian",
+    "Learned",
     "Normal",
     "PointEstimate",
     "PointMeasurement",
     "Posterior",
+    "Reconstruction",
     "Summary",
+    "TotalVariation",
+    "Trace",
     "Uniform",
+    "Wavelets",
     "convergence",
     "coverage_study",
     "fit_flow",
@@ -36,6 +69,7 @@ __all__ = [
     "noise_of",
     "point_estimate",
     "random_ellipses",
+    "reconstruct",
     "shepp_logan",
     "summary",
     "variational",

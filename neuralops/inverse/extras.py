@@ -1,4 +1,4 @@
-"""The libraries of the extra `inverse`, imported when they are first used so that `import neuralops` needs none."""
+"""The libraries of extras, imported when they are first used so that `import neuralops` needs none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 
-def require(name: str, purpose: str) -> Any:
-    """A module of the extra.
+def require(name: str, purpose: str, extra: str = "inverse") -> Any:
+    """A module of an extra.
 
     **Raises:** `ImportError` naming the extra when it is missing.
     """
@@ -16,5 +16,5 @@ def require(name: str, purpose: str) -> Any:
     except ImportError as error:
         library = name.partition(".")[0]
         raise ImportError(
-            f"{purpose} needs {library}; install it with `pip install neuralops-jax[inverse]`."
+            f"{purpose} needs {library}; install it with `pip install neuralops-jax[{extra}]`."
         ) from error

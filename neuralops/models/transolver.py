@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count, flag
 from neuralops.nn.assignment import cleared, measure_of
+from neuralops.nn.convolution import per_sample
 from neuralops.nn.latent import ANY
 from neuralops.nn.physics_attention import PhysicsAttention, small_linear
 from neuralops.nn.pointwise import Linear, activation_named
@@ -216,7 +217,10 @@ class Transolver(AbstractOperator):
         x = cleared(u.reshape(self.in_channels, -1).T, mask)
         if self.positional_embedding is not None:
             x = jnp.concatenate([self._positions(coords, grid, mask).astype(x.dtype), x], -1)
-        x = two_layers(self.lifting, self.activation, x) + self.placeholder
+        # On a CPU gradients of weights then need no transposed copies of what the samples have. XLA would fuse the
+        # whole chain of residual sums into each of them, which grows with the square of the layers.
+        lifting, placeholder, blocks = per_sample((self.lifting, self.placeholder, self.blocks), x)
+        x = two_layers(lifting, self.activation, x) + placeholder
         if (time is None) == self.time_input or (time is not None and jnp.shape(time) != ()):
             wanted = "a number" if self.time_input else "None"
             raise ValueError(
@@ -228,7 +232,7 @@ class Transolver(AbstractOperator):
         apply = jax.checkpoint(TransolverBlock.__call__, static_argnums=(2,)) if self.checkpoint_blocks else (
             TransolverBlock.__call__
         )  # fmt: skip
-        for block in self.blocks:
+        for block in blocks:
             x = cleared(apply(block, x, grid, measure), mask)
         x = self.projection.channels_last(jax.vmap(self.norm)(x))
         return x.T.reshape(self.out_channels, *grid)

@@ -1,5 +1,8 @@
 """Layers on function spaces."""
 
+from neuralops.nn.convex import ConvexDense as ConvexDense
+from neuralops.nn.convex_conv import ConvexConv as ConvexConv
+from neuralops.nn.convex_conv import ConvexIntegral as ConvexIntegral
 from neuralops.nn.deformation import Deformation as Deformation
 from neuralops.nn.encoder import ConvEncoder as ConvEncoder
 from neuralops.nn.encoder import MLPEncoder as MLPEncoder
@@ -20,6 +23,9 @@ __all__ = [
     "Affine",
     "ChannelMLP",
     "ConvEncoder",
+    "ConvexConv",
+    "ConvexDense",
+    "ConvexIntegral",
     "Deformation",
     "GroupNorm",
     "LayerNorm",

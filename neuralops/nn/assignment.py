@@ -64,13 +64,13 @@ def softmax_over_points(
 
 
 def averages(
-    shares: Float[Array, "points heads tokens"],
-    values: Float[Array, "points heads channels"],
+    shares: Float[Array, "heads tokens points"],
+    values: Float[Array, "heads channels points"],
     measure: Float[Array, " points"] | None = None,
     eps: float = 0.0,
 ) -> Float[Array, "heads tokens channels"]:
-    """sum_n q_n s_nt f_n / (sum_n q_n s_nt + eps), head by head, with the measure q."""
+    """sum_n q_n s_tn f_n / (sum_n q_n s_tn + eps), head by head, with the measure q."""
     if measure is not None:
-        shares = shares * measure[:, None, None]
-    total = jnp.sum(shares, axis=0)[..., None] + eps
-    return jnp.einsum("nht,nhc->htc", shares, values) / total
+        shares = shares * measure
+    total = jnp.sum(shares, axis=-1)[..., None] + eps
+    return jnp.einsum("htn,hcn->htc", shares, values) / total

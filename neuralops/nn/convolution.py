@@ -17,6 +17,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -201,12 +202,10 @@ def _by_products(u: Field, kernel: Kernel, padding: Padding, stride: int) -> Fie
         u, kernel = _in_pairs(u, kernel, padding)
         padding = ((0, 0),) * len(padding)
     ndim, taps = len(padding), kernel.shape[0]
-    # The kernel is tied to the field, so that under `vmap` its derivative is a product per sample, then their sum: one
-    # product over points and samples at once makes XLA on a CPU transpose the fields first. Where there are fewer
-    # points than channels the fields are smaller than the kernels to be summed, and the one product is faster.
+    # Where there are fewer points than channels the fields are smaller than the kernels to be summed, and one product
+    # over all samples is faster.
     if math.prod(u.shape[:-1]) >= kernel.shape[-2]:
-        itself = u.ravel()[0] == u.ravel()[0]
-        kernel = lax.select(jnp.broadcast_to(itself, kernel.shape), kernel, kernel)
+        kernel = per_sample(kernel, u)
     gathered = (ndim + 1) // 2
     for axis in range(gathered):
         low, high = padding[axis]
@@ -223,6 +222,17 @@ def _by_products(u: Field, kernel: Kernel, padding: Padding, stride: int) -> Fie
             jnp.add, [_padded(part, axis, low - t, high + t - taps + 1) for t, part in enumerate(parts)]
         )
     return v
+
+
+def per_sample(weights: Any, u: Array) -> Any:
+    """The weights, tied to a sample: under `vmap` derivatives in them are products sample by sample, and their sum.
+
+    The one product over points and samples at once makes XLA on a CPU transpose the fields first. Elsewhere nothing.
+    """
+    if jax.default_backend() != "cpu":
+        return weights
+    itself = u.ravel()[0] == u.ravel()[0]
+    return jax.tree.map(lambda w: lax.select(jnp.broadcast_to(itself, w.shape), w, w), weights)
 
 
 def _padded(u: Field, axis: int, low: int, high: int) -> Field:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count
 from neuralops.nn.assignment import averages, cleared, measure_of
-from neuralops.nn.convolution import convolve
+from neuralops.nn.convolution import convolve, per_sample
 from neuralops.nn.latent import ANY, check_heads
 from neuralops.nn.pointwise import Linear
 from neuralops.operator import AbstractOperator, Envelope, check_field
@@ -111,14 +111,17 @@ class PhysicsAttention(AbstractOperator):
         else:
             both = convolve(x.reshape(*grid, -1), self.kernel, (("zero", "zero"),) * len(grid)).reshape(len(x), -1)
             temperature = jnp.clip(self.temperature, *CLAMP)
-        values, places = jnp.split((both + self.bias).reshape(len(x), 2 * self.n_heads, -1), 2, axis=1)
-        shares = jax.nn.softmax(self.slices.channels_last(places) / temperature[:, None], axis=-1)
+        # Heads first, points last: no product below has to transpose what has as many numbers as points and slices.
+        values, places = jnp.split((both + self.bias).T.reshape(2 * self.n_heads, -1, len(x)), 2)
+        slicing = per_sample(jnp.broadcast_to(self.slices.weight, (self.n_heads, *self.slices.weight.shape)), x)
+        scores = (slicing @ places + self.slices.bias[:, None]) / temperature[:, None, None]
+        shares = jax.nn.softmax(scores, axis=1)
         tokens = averages(shares, values, measure, EPS)
         sight, shown, told = tokens @ self.query, tokens @ self.key, tokens @ self.value
         scores = jnp.einsum("hgd,hkd->hgk", sight, shown) / math.sqrt(tokens.shape[-1])
         tokens = jnp.einsum("hgk,hkd->hgd", jax.nn.softmax(scores, axis=-1), told)
-        read = jnp.einsum("nhg,hgd->nhd", shares, tokens)
-        return self.joined.channels_last(read.reshape(x.shape))
+        read = jnp.einsum("hgd,hgn->hdn", tokens, shares)
+        return self.joined.channels_last(read.reshape(-1, len(x)).T)
 
 
 def small(key: Array, shape: tuple[int, ...]) -> Array:

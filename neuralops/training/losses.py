@@ -31,6 +31,9 @@ from neuralops.grid import Grid
 from neuralops.solvers.learning.direction_losses import angle_loss, energy_loss, one_step_loss
 from neuralops.training.bound import Bound as Bound
 from neuralops.training.bound import takes_mask as takes_mask
+from neuralops.training.denoising import denoising as denoising
+from neuralops.training.denoising import gamma_schedule as gamma_schedule
+from neuralops.training.denoising import proximal_matching as proximal_matching
 from neuralops.training.norms import Field, check_option, h1_square, mean, mean_square, prepare, relative
 from neuralops.training.objectives import physics as physics
 from neuralops.training.objectives import predict as predict

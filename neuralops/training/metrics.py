@@ -18,6 +18,8 @@ With `e = p - t` and `<.>` the (weighted) mean over the points of one channel:
 | `spectral_error` | root mean square of a band of e, divided by that of t | 1 |
 | `per_step` | any of these for each of the time steps stacked in the channels | of the metric |
 | `valid_time` | the time up to which the error of every step stays at or below a threshold | time |
+| `psnr` | 10 log10(data_range^2 / mean of e^2 over channels and points) | dB |
+| `ssim` | structural similarity (Wang et al. 2004), see `neuralops.training.similarity` | 1 |
 | `mse`, `mae` | mean of e^2, of abs(e) over channels and points | field^2, field |
 """
 
@@ -50,6 +52,8 @@ from neuralops.training.norms import (
     root_mean_square,
     scaled,
 )  # fmt: skip
+from neuralops.training.similarity import psnr as psnr
+from neuralops.training.similarity import ssim as ssim
 
 BANDS = ("low", "mid", "high")
 
@@ -61,9 +65,11 @@ __all__ = [
     "mse",
     "nrmse",
     "per_step",
+    "psnr",
     "relative_h1",
     "relative_l2",
     "spectral_error",
+    "ssim",
     "valid_time",
     "vrmse",
 ]

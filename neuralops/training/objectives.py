@@ -11,6 +11,7 @@ The ready-made ones are compared by value, so passing a new one to `fit` does no
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ def split_report(value: Any) -> tuple[Any, dict[str, Any]]:
     return value, {}
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=["where"])
 @dataclasses.dataclass(frozen=True)
 class Supervised:
     """The mean over the batch, or over those of its samples that have labels, of a loss of prediction and target."""
@@ -68,6 +70,7 @@ def supervised(loss: Callable[..., Any], *, where: str | None = None) -> Supervi
     return Supervised(loss, where)
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["terms"], meta_fields=["names", "weights"])
 @dataclasses.dataclass(frozen=True)
 class WeightedSum:
     """Several objectives, each with a weight."""

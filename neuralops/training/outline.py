@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from neuralops.operator import ByIdentity, keywords_of, original
+from neuralops.training.numbers import split
 from neuralops.training.objectives import split_report
 from neuralops.training.predict import judged, predict
 
@@ -21,7 +22,7 @@ def check_objective(op: Any, objective: Any, batch: Any, taken: tuple[str, ...])
 
     **Raises:** `ValueError` on an objective that is no real number, and on reports under names that are `taken`.
     """
-    value, report, convolves = _objective(ByIdentity.of(objective), *_kinds(op, batch))
+    value, report, convolves = _objective(*_split(objective), *_kinds(op, batch))
     for name, x in {"objective": value, **report}.items():
         if getattr(x, "shape", None) != () or jnp.dtype(x.dtype).kind not in "biuf":
             raise ValueError(
@@ -76,16 +77,25 @@ def _kinds(op: Any, batch: Any) -> tuple[Any, ...]:
     return *kind(op), *kind(batch)
 
 
+def _split(objective: Any) -> tuple[Any, Any]:
+    """An objective without its numbers, and their shapes and dtypes."""
+    fixed, numbers = split(objective)
+    return fixed, tuple((jnp.shape(x), jax.dtypes.canonicalize_dtype(x.dtype)) for x in numbers)
+
+
 def _tree(structure: Any, kinds: Any) -> Any:
     return jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
 
 
 @functools.lru_cache(maxsize=64)
-def _objective(objective: Any, structure: Any, parameters: Any, form: Any, arrays: Any) -> tuple[Any, Any, bool]:
-    def value(op: Any, batch: Any, key: Any) -> Any:
-        return split_report(ByIdentity.value_of(objective)(original(op), batch, key=key))
+def _objective(
+    goal: Any, numbers: Any, structure: Any, parameters: Any, form: Any, arrays: Any
+) -> tuple[Any, Any, bool]:
+    def value(numbers: Any, op: Any, batch: Any, key: Any) -> Any:
+        return split_report(goal.with_numbers(numbers)(original(op), batch, key=key))
 
-    arguments = _tree(structure, parameters), _tree(form, arrays), jax.eval_shape(lambda: jax.random.key(0))
+    given = [jax.ShapeDtypeStruct(*kind) for kind in numbers]
+    arguments = given, _tree(structure, parameters), _tree(form, arrays), jax.eval_shape(lambda: jax.random.key(0))
     jaxpr, (loss, report) = jax.make_jaxpr(value, return_shape=True)(*arguments)
     return loss, report, "conv_general_dilated" in str(jaxpr)
 

@@ -23,6 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from neuralops.data.samples import Samples, take
 from neuralops.operator import ByIdentity, original
 from neuralops.training.feeds import ArrayData, Feed, SourceData
+from neuralops.training.numbers import Fixed, split
 from neuralops.training.objectives import split_report
 from neuralops.training.predict import judged, predict_one
 from neuralops.training.state import Run
@@ -56,7 +57,8 @@ def run_feed(
     `first` is the number of the feed's first step in the whole run, which the step's key is drawn from; `reports` are
     shapes and dtypes of what the objective reports, `"loss"` among them.
     """
-    step = _stepper(ByIdentity.of(objective), ByIdentity.of(optimizer), pace.looped, average is not None, mesh)
+    fixed, numbers = split(objective)
+    step = _stepper(fixed, ByIdentity.of(optimizer), pace.looped, average is not None, mesh)
     rows = jnp.asarray(feed.rows)
     log = {name: jnp.zeros((len(rows), *x.shape), x.dtype) for name, x in reports.items()}
     decay = jnp.float32(0 if average is None else average)
@@ -66,7 +68,7 @@ def run_feed(
     while done < feed.steps:
         until, began = min(feed.steps, done + pace.steps()), time.perf_counter()
         (run.op, run.opt_state, run.average, log) = step(
-            (run.op, run.opt_state, run.average, log), feed.data, rows, key, decay, first, done, until
+            (run.op, run.opt_state, run.average, log), feed.data, numbers, rows, key, decay, first, done, until
         )
         values = {name: np.asarray(x)[done:until] for name, x in log.items()}
         if len(feed.rows) > 1:  # a rest of one batch would compile within the time that is measured
@@ -89,11 +91,15 @@ def _divided(batch: Any, mesh: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=16)  # compiled loops are found again for equal objectives and the same optimiser
-def _stepper(objective: Any, optimizer: Any, looped: bool, averaged: bool, mesh: Any) -> Callable[..., Any]:
-    objective, optimizer = ByIdentity.value_of(objective), optax.with_extra_args_support(ByIdentity.value_of(optimizer))
+def _stepper(goal: Fixed, optimizer: Any, looped: bool, averaged: bool, mesh: Any) -> Callable[..., Any]:
+    optimizer = optax.with_extra_args_support(ByIdentity.value_of(optimizer))
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def run(state: Any, data: Any, rows: Any, key: Any, decay: Any, first: Any, start: Any, stop: Any) -> Any:
+    def run(
+        state: Any, data: Any, numbers: Any, rows: Any, key: Any, decay: Any, first: Any, start: Any, stop: Any
+    ) -> Any:
+        objective = goal.with_numbers(numbers)
+
         def step(i: Any, state: Any) -> Any:
             op, opt_state, average, log = state
             batch = take(data, rows[i])
@@ -130,17 +136,19 @@ def finite(op: Any) -> jax.Array:
 
 
 @functools.lru_cache(maxsize=16)
-def _judge(functions: tuple[Any, ...], mesh: Any) -> Callable[..., Any]:
-    def one(op: Any, sample: Samples) -> list[jax.Array]:
+def _judge(judges: Fixed, mesh: Any) -> Callable[..., Any]:
+    def one(functions: Any, op: Any, sample: Samples) -> list[jax.Array]:
         prediction = predict_one(original(op), sample)
-        return [judged(ByIdentity.value_of(function), prediction, sample) for function in functions]
+        return [judged(function, prediction, sample) for function in functions]
 
     @jax.jit
-    def run(op: Any, data: Samples, rows: jax.Array) -> Any:
+    def run(op: Any, data: Samples, numbers: Any, rows: jax.Array) -> Any:
+        functions = judges.with_numbers(numbers)
+
         def batch(rows: jax.Array) -> Any:
             taken = take(data, rows)
             taken = taken if mesh is None else _divided(taken, mesh)
-            return jax.vmap(functools.partial(one, op), in_axes=(taken.axes,))(taken)
+            return jax.vmap(functools.partial(one, functions, op), in_axes=(taken.axes,))(taken)
 
         return jax.lax.map(batch, rows)
 
@@ -151,7 +159,8 @@ def per_sample(
     op: Any, data: ArrayData | SourceData, judges: dict[str, Callable[..., Any]], batch_size: int, mesh: Any = None
 ) -> dict[str, np.ndarray]:
     """The value of each function on each sample, in order."""
-    run = _judge(tuple(ByIdentity.of(function) for function in judges.values()), mesh)
+    fixed, numbers = split(tuple(judges.values()))
+    run = _judge(fixed, mesh)
     total = data.num_samples
     size = -(-total // -(-total // batch_size))  # batches of nearly equal size
     if mesh is not None:
@@ -161,19 +170,19 @@ def per_sample(
     for feed in data.feeds(np.arange(-(-total // size) * size) % total, size):
         group = min(STEPS_PER_CALL, len(feed.rows))
         for start in range(0, feed.steps, group):
-            values = run(op, feed.data, np.resize(feed.rows[start : start + group], (group, size)))
+            values = run(op, feed.data, numbers, np.resize(feed.rows[start : start + group], (group, size)))
             steps = min(group, feed.steps - start)
             parts.append([np.asarray(v)[:steps].reshape(steps * size, *v.shape[2:]) for v in values])
     return {name: np.concatenate([part[i] for part in parts])[:total] for i, name in enumerate(judges)}
 
 
 @functools.lru_cache(maxsize=16)
-def _judge_batch(objective: Any, mesh: Any) -> Callable[..., Any]:
+def _judge_batch(goal: Fixed, mesh: Any) -> Callable[..., Any]:
     @jax.jit
-    def run(op: Any, data: Any, rows: jax.Array, key: jax.Array) -> Any:
+    def run(op: Any, data: Any, numbers: Any, rows: jax.Array, key: jax.Array) -> Any:
         batch = take(data, rows)
         batch = batch if mesh is None else _divided(batch, mesh)
-        return split_report(ByIdentity.value_of(objective)(original(op), batch, key=key))[0]
+        return split_report(goal.with_numbers(numbers)(original(op), batch, key=key))[0]
 
     return run
 
@@ -182,11 +191,12 @@ def per_batch(
     op: Any, data: ArrayData | SourceData, objective: Any, batch_size: int, key: jax.Array, mesh: Any = None
 ) -> float:
     """The mean of an objective over batches in order, each weighted by its samples, with keys that stay the same."""
-    run = _judge_batch(ByIdentity.of(objective), mesh)
+    fixed, numbers = split(objective)
+    run = _judge_batch(fixed, mesh)
     values: list[Any] = []
     counts: list[int] = []
     for feed in data.feeds(np.arange(data.num_samples), min(batch_size, data.num_samples)):
         for rows in feed.rows[: feed.steps]:
-            values.append(run(op, feed.data, rows, jax.random.fold_in(key, len(values))))
+            values.append(run(op, feed.data, numbers, rows, jax.random.fold_in(key, len(values))))
             counts.append(len(rows))
     return float(np.average([float(value) for value in values], weights=counts))
