@@ -6,9 +6,9 @@
 The phantom is that of Shepp and Logan in pixels that are means over 8 x 8 points; errors are in the 2-norm of the
 sinogram, relative. Each library has its own detectors: scikit-image's and ours are rays a pixel apart, scico's are bins
 of sqrt(2) pixels (it takes no narrower ones), judged by means over bins, its unknown factor fitted. Sizes are odd there
-because scikit-image turns about pixel n // 2. Times are ms in float32, each library in a process of its own, in turns: the median
-of a turn, and the least of the turns' medians; with all cores that the process may use. "Back" is the adjoint, for
-scikit-image (which has none) `iradon` without a filter. scico is timed inside `jax.jit`, as ours is.
+because scikit-image turns about pixel n // 2. Times are ms in float32, each library in a process of its own, in
+turns: the median of a turn, and the least of the turns' medians; with all cores that the process may use. "Back" is
+the adjoint, for scikit-image (which has none) `iradon` without a filter. scico is timed inside `jax.jit`, as ours is.
 """
 
 from __future__ import annotations
