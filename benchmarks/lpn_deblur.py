@@ -6,9 +6,9 @@
 Grey pictures inside scikit-image and scikit-learn, split by picture. Patches of the training pictures train, by `fit`
 with `losses.denoising`, three networks of one number of parameters: an `LPN`, a `GradientStep` denoiser and an
 unconstrained `ConvDenoiser`. All see the same patches, noise level, steps and rates. Held-out crops are blurred by a
-Gaussian, noise is added, and each method restores them: total variation and wavelets by FISTA, networks by ADMM. The one
-number that each method has (weight, or rho) is the best of a list on crops of validation pictures. `lpn, theorem` has rho
-above 2 scale |A|^2.
+Gaussian, noise is added, and each method restores them: total variation and wavelets by FISTA, networks by ADMM. The
+one number that each method has (weight, or rho) is the best of a list on crops of validation pictures. `lpn, theorem`
+has rho above 2 scale |A|^2.
 
 Every network, validation run and crop is a line of the record under --output; those on record are not done again, and
 training goes on from its last checkpoint. Seconds are processor time: pin the process to one core.
@@ -138,7 +138,7 @@ def restore(method: str, number: float, ops: dict[str, Any], y: Any, A: Any, nor
     if method == "wavelets":
         return reconstruct(A, y, Wavelets(number, wavelet="sym4", levels=3), FISTA(max_steps=100, rtol=1e-4), norm=norm)
     op = ops[method.split(",")[0]]
-    # 1.0 is scale = 0.5 of the sheet; rho is relative to 2 scale |A|^2
+    # scale is 0.5, so that 2 scale |A|^2, of which rho is a multiple, is |A|^2
     return reconstruct(A, y, Learned(op), ADMM(number * norm**2, max_steps=args.iterations, rtol=1e-4), norm=norm)
 
 
@@ -156,7 +156,10 @@ def choose(method: str, ops: dict[str, Any], held: Any, A: Any, norm: Any, args:
     for number in WEIGHTS.get(method, RHOS):
         row = record.find(stage="validation", method=method, number=number)
         if row is None:
-            each = [scores(restore(method, number, ops, y, A, norm, args).value, c)[0] for c, y in zip(clean, seen)]
+            each = [
+                scores(restore(method, number, ops, y, A, norm, args).value, c)[0]
+                for c, y in zip(clean, seen, strict=True)
+            ]
             row = record.add(stage="validation", method=method, number=number, psnr=float(np.mean(each)))
         found[number] = row["psnr"]
     return max(found, key=found.__getitem__)
