@@ -42,7 +42,7 @@ THEOREM = 1.05  # rho over 2 scale |A|^2 in the row that is within the theorem
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/lpn_deblur_benchmark"))
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of each network")
+    parser.add_argument("--steps", type=int, default=2000, help="optimiser steps of each network")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--patch", type=int, default=32)
     parser.add_argument("--patches", type=int, default=3200)
