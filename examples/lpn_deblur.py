@@ -95,6 +95,7 @@ def main() -> None:
         gain = 10 * np.log10(args.level**2 / loss)
         seconds = time.perf_counter() - started
         lines.append(f"{name}: {size} parameters, takes {gain:.2f} dB of noise off patches, {seconds:.0f} s")
+        print(lines[-1], flush=True)
 
     whole = pictures.picture(args.picture)
     top, left = (whole.shape[1] - args.size) // 2, (whole.shape[2] - args.size) // 2
@@ -103,12 +104,12 @@ def main() -> None:
     y = A(clean) + args.noise * jax.random.normal(noise_key, clean.shape)
     norm = A.norm()
 
-    admm = lambda rho: ADMM(rho, max_steps=60, rtol=1e-4)
+    admm = lambda rho: ADMM(rho, max_steps=60, rtol=1e-4)  # 2 scale |A|^2 is |A|^2
     runs = {
         "total variation": (TotalVariation(0.002), FISTA(rtol=1e-4)),
         "wavelets": (Wavelets(0.002), FISTA(rtol=1e-4)),
         "LPN": (Learned(networks["LPN"]), admm(args.rho)),
-        "LPN, rho of the theorem": (Learned(networks["LPN"]), admm(None)),
+        "LPN, rho of the theorem": (Learned(networks["LPN"]), admm(1.05 * norm**2)),
         "unconstrained": (Learned(networks["unconstrained"]), admm(args.rho)),
     }
     shown, told = {"picture": clean, "blurred": y}, {"blurred": scores(y, clean)}
@@ -117,12 +118,12 @@ def main() -> None:
         found = reconstruct(A, y, regularizer, method, norm=norm, monitor=monitor)
         shown[name], told[name] = found.value, scores(found.value, clean)
         lines.append(f"{name}: {found.message}")
+        print(lines[-1], flush=True)
 
-    lines.append(f"\n{'':26}  PSNR    SSIM")
-    lines += [f"{name:26} {psnr:6.2f}  {ssim:6.3f}" for name, (psnr, ssim) in told.items()]
-    report = "\n".join(lines)
-    print(report)
-    (args.output / "report.txt").write_text(report + "\n")
+    table = [f"\n{'':26}  PSNR    SSIM"]
+    table += [f"{name:26} {psnr:6.2f}  {ssim:6.3f}" for name, (psnr, ssim) in told.items()]
+    print("\n".join(table))
+    (args.output / "report.txt").write_text("\n".join([*lines, *table]) + "\n")
     draw(args.output / "pictures.png", shown, told)
 
 
