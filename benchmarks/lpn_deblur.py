@@ -34,8 +34,8 @@ from neuralops.models import ConvDenoiser, GradientStep
 from neuralops.nn import ConvexConv
 
 NETWORKS = ("lpn", "gradient step", "unconstrained")
-WEIGHTS = {"tv": (0.0005, 0.001, 0.002, 0.004, 0.008), "wavelets": (0.0005, 0.001, 0.002, 0.004, 0.008)}
-RHOS = (0.05, 0.1, 0.2, 0.4, 0.8)
+WEIGHTS = {name: (0.002, 0.004, 0.008, 0.016, 0.032) for name in ("tv", "wavelets")}
+RHOS = (0.1, 0.2, 0.4, 0.8, 1.6)
 THEOREM = 1.05  # rho over 2 scale |A|^2 in the row that is within the theorem
 
 

@@ -106,8 +106,8 @@ def main() -> None:
 
     admm = lambda rho: ADMM(rho, max_steps=60, rtol=1e-4)  # 2 scale |A|^2 is |A|^2
     runs = {
-        "total variation": (TotalVariation(0.002), FISTA(rtol=1e-4)),
-        "wavelets": (Wavelets(0.002), FISTA(rtol=1e-4)),
+        "total variation": (TotalVariation(0.008), FISTA(rtol=1e-4)),
+        "wavelets": (Wavelets(0.008), FISTA(rtol=1e-4)),
         "LPN": (Learned(networks["LPN"]), admm(args.rho)),
         "LPN, rho of the theorem": (Learned(networks["LPN"]), admm(1.05 * norm**2)),
         "unconstrained": (Learned(networks["unconstrained"]), admm(args.rho)),
