@@ -6,9 +6,9 @@
 Grey pictures inside scikit-image and scikit-learn, split by picture. Patches of the training pictures train, by `fit`
 with `losses.denoising`, three networks of one number of parameters: an `LPN`, a `GradientStep` denoiser and an
 unconstrained `ConvDenoiser`. All see the same patches, noise level, steps and rates. Held-out crops are blurred by a
-Gaussian, noise is added, and each method restores them: total variation and wavelets by FISTA, networks by ADMM. The one
-number that each method has (weight, or rho) is the best of a list on crops of validation pictures. `lpn, theorem` has rho
-above 2 scale |A|^2.
+Gaussian, noise is added, and each method restores them: total variation and wavelets by FISTA, networks by ADMM. The
+one number that each method has (weight, or rho) is the best of a list on crops of validation pictures. `lpn, theorem`
+has rho above 2 scale |A|^2.
 
 Every network, validation run and crop is a line of the record under --output; those on record are not done again, and
 training goes on from its last checkpoint. Seconds are processor time: pin the process to one core.
@@ -34,15 +34,15 @@ from neuralops.models import ConvDenoiser, GradientStep
 from neuralops.nn import ConvexConv
 
 NETWORKS = ("lpn", "gradient step", "unconstrained")
-WEIGHTS = {"tv": (0.0005, 0.001, 0.002, 0.004, 0.008), "wavelets": (0.0005, 0.001, 0.002, 0.004, 0.008)}
-RHOS = (0.05, 0.1, 0.2, 0.4, 0.8)
+WEIGHTS = {name: (0.002, 0.004, 0.008, 0.016, 0.032) for name in ("tv", "wavelets")}
+RHOS = (0.1, 0.2, 0.4, 0.8, 1.6)
 THEOREM = 1.05  # rho over 2 scale |A|^2 in the row that is within the theorem
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/lpn_deblur_benchmark"))
-    parser.add_argument("--steps", type=int, default=3000, help="optimiser steps of each network")
+    parser.add_argument("--steps", type=int, default=2000, help="optimiser steps of each network")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--patch", type=int, default=32)
     parser.add_argument("--patches", type=int, default=3200)
@@ -138,7 +138,7 @@ def restore(method: str, number: float, ops: dict[str, Any], y: Any, A: Any, nor
     if method == "wavelets":
         return reconstruct(A, y, Wavelets(number, wavelet="sym4", levels=3), FISTA(max_steps=100, rtol=1e-4), norm=norm)
     op = ops[method.split(",")[0]]
-    # 1.0 is scale = 0.5 of the sheet; rho is relative to 2 scale |A|^2
+    # scale is 0.5, so that 2 scale |A|^2, of which rho is a multiple, is |A|^2
     return reconstruct(A, y, Learned(op), ADMM(number * norm**2, max_steps=args.iterations, rtol=1e-4), norm=norm)
 
 
@@ -156,7 +156,10 @@ def choose(method: str, ops: dict[str, Any], held: Any, A: Any, norm: Any, args:
     for number in WEIGHTS.get(method, RHOS):
         row = record.find(stage="validation", method=method, number=number)
         if row is None:
-            each = [scores(restore(method, number, ops, y, A, norm, args).value, c)[0] for c, y in zip(clean, seen)]
+            each = [
+                scores(restore(method, number, ops, y, A, norm, args).value, c)[0]
+                for c, y in zip(clean, seen, strict=True)
+            ]
             row = record.add(stage="validation", method=method, number=number, psnr=float(np.mean(each)))
         found[number] = row["psnr"]
     return max(found, key=found.__getitem__)

@@ -36,6 +36,7 @@ WALLS = no.Grid((8, 8), boundary="dirichlet", centering="cell")
 A = no.Diffusion(WALLS)
 POINTS = np.full((1, 3), 0.5, np.float32)
 CLOUD, PLACES = jnp.ones((1, 5)), jnp.full((2, 5), 0.5)
+LINE = jnp.ones((1, 4))
 LATENT = {"n_levels": 2, "n_heads": 1, "n_basis": 2}
 CODED = Samples(np.ones((2, 1, 5), np.float32))
 WEAK = no.pde.WeakDarcy(((0, 1),), num_centers=2)
@@ -396,7 +397,60 @@ CASES = {
     "phantom without ellipses": lambda p: inverse.random_ellipses(key, num_ellipses=0),
     "phantom in three dimensions": lambda p: inverse.shepp_logan((1.0, 1.0, 1.0)),
     "picture of a phantom on a line": lambda p: inverse.shepp_logan().image(no.Grid((8,))),
+    # reconstruction by splitting
+    "map without an adjoint": lambda p: inverse.reconstruct(jnp.sin, LINE, inverse.L1(), inverse.PGD()),
+    "network that is no regulariser": lambda p: rebuilt(regularizer=fno()),
+    "method that is not built": lambda p: rebuilt(method=inverse.ADMM),
+    "method of solve": lambda p: rebuilt(method=no.CG()),
+    "reconstruction of another shape": lambda p: rebuilt(y=jnp.ones((1, 5))),
+    "measurements in a batch": lambda p: rebuilt(y=jnp.ones((2, 1, 4))),
+    "measurement of integers": lambda p: rebuilt(y=np.ones((1, 4), int)),
+    "reconstruction from another shape": lambda p: rebuilt(x0=jnp.ones((1, 5))),
+    "scale of zero": lambda p: rebuilt(scale=0.0),
+    "norm below zero": lambda p: rebuilt(norm=-1.0),
+    "monitor of a denoiser without a value": lambda p: rebuilt(regularizer=inverse.Learned(jnp.tanh), monitor=1),
+    "monitor beyond the last step": lambda p: rebuilt(method=inverse.PGD(max_steps=3), monitor=4),
+    "value of a denoiser without one": lambda p: inverse.Learned(jnp.tanh).value(LINE),
+    "denoiser that is no function": lambda p: inverse.Learned(3.0),
+    "code of two levels": lambda p: inverse.Learned(jnp.tanh, code=np.ones(2)),
+    "rho of zero": lambda p: inverse.ADMM(0.0),
+    "rho below zero": lambda p: inverse.ADMM(-1.0),
+    "rho of no size": lambda p: inverse.ADMM(np.nan),
+    "rho in words": lambda p: inverse.ADMM("large"),
+    "inner method that is none": lambda p: inverse.ADMM(1.0, inner=inverse.PGD()),
+    "infinite step": lambda p: inverse.PGD(np.inf),
+    "several steps": lambda p: inverse.FISTA(np.ones(2)),
+    "dual step of zero": lambda p: inverse.PDHG(1.0, 0.0),
+    "no steps": lambda p: inverse.PDHG(max_steps=0),
+    "tolerance below zero": lambda p: inverse.PGD(rtol=-1.0),
+    "weight below zero": lambda p: inverse.L1(-1.0),
+    "complex weight": lambda p: inverse.L2(np.complex64(1)),
+    "box upside down": lambda p: inverse.Box(1.0, 0.0),
+    "box in words": lambda p: inverse.Box("low", "high"),
+    "unknown total variation": lambda p: inverse.TotalVariation(kind="huber"),
+    "wavelet that is not orthogonal": lambda p: inverse.Wavelets(wavelet="bior2.2"),
+    "wavelet that is none": lambda p: inverse.Wavelets(wavelet="wave"),
+    "field that does not divide by the levels": lambda p: inverse.Wavelets(levels=3).prox(jnp.ones((1, 12)), 1.0),
+    "denoiser of one layer": lambda p: no.ConvDenoiser(n_layers=1, key=key),
+    "denoiser of unknown activation": lambda p: no.ConvDenoiser(activation="swish", key=key),
+    "gradient step of nothing": lambda p: no.GradientStep(1.0),
+    "gradient step of other channels": lambda p: no.GradientStep(Linear(1, 2, key=key))(LINE),
+    # pictures
+    "unknown picture": lambda p: no.data.pictures.picture("lena"),
+    "pictures twice": lambda p: no.data.pictures.patches(("coins", "coins"), 8, 2, seed=0),
+    "no picture for training": lambda p: no.data.pictures.split(("coins", "text"), num_test=2),
+    "patch beyond the picture": lambda p: no.data.pictures.patches("text", 200, 2, seed=0),
+    "range of zero": lambda p: no.metrics.psnr(U, U, data_range=0.0),
+    "similarity with a mask": lambda p: no.metrics.ssim(U, U, mask=np.ones((8, 8), bool)),
+    "similarity of a small field": lambda p: no.metrics.ssim(U, U),
+    "window of no width": lambda p: no.metrics.ssim(U, U, sigma=0.0),
 }
+
+
+def rebuilt(y=None, regularizer=None, method=None, **options):
+    A = maps.Identity((1, 4))
+    y = LINE if y is None else y
+    return inverse.reconstruct(A, y, regularizer or inverse.L1(), method or inverse.PGD(0.5), **options)
 
 
 def npz(folder, **arrays):
@@ -419,6 +473,7 @@ def test_bad_input_is_refused(name, tmp_path):
 
 def test_what_the_cases_are_made_of_is_good():
     """So that a case is not refused for what stands around the mistake."""
+    assert rebuilt(monitor=1).converged
     op = dgno()
     assert op(jnp.ones((1, 5)), query=POINTS).shape == (1, 3)
     assert posterior().fields(jnp.ones((2, 4)), POINTS, of="solution").shape == (2, 1, 3)

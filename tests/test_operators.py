@@ -68,6 +68,24 @@ EXAMPLES = {
         (lambda: ConvEncoder((7, 9), 2, 5, (6,), conv_channels=(3, 4), last_activation="tanh", key=key), (2, 7, 9)),
         (lambda: ConvEncoder(11, 1, 3, (), conv_channels=(4,), kernel_size=5, stride=3, key=key), (1, 11)),
     ],
+    "ConvDenoiser": [
+        (lambda: no.ConvDenoiser(2, 3, 2, key=key), (2, 5, 6)),
+        (
+            lambda: no.ConvDenoiser(
+                1,
+                2,
+                3,
+                ndim=3,
+                boundary=WALLS,
+                centering="node",
+                use_bias=False,
+                residual=False,
+                activation="silu",
+                key=key,
+            ),
+            (1, 3, 4, 5),
+        ),
+    ],
     "ConvexConv": [(lambda: ConvexConv(1, 2, ndim=1, strides=(2,), window=2, readout_channels=2, key=key), (1, 5))],
     "ConvexDense": [(lambda: ConvexDense((2, 2), 1, 3, n_layers=1, alpha=0.1, key=key), (1, 2, 2))],
     "ConvexIntegral": [(lambda: ConvexIntegral(2, 1, 2, dilations=(1, 2), key=key), (1, 4))],
@@ -130,6 +148,9 @@ EXAMPLES = {
         (lambda: no.FNO((4, 4), 1, 1, 4, factorization="tucker", rank=0.5, preactivation=True, key=key), (1, 8, 8)),
     ],
     "FastPoisson": [(lambda: no.FastPoisson(BOX), (1, 6, 7))],
+    "GradientStep": [
+        (lambda: no.GradientStep(no.ConvDenoiser(1, 3, 2, ndim=1, activation="silu", key=key)), (1, 7)),
+    ],
     "GroupNorm": [(lambda: GroupNorm(4, 2, boundary="neumann"), (4, 6))],
     "Inverse": [
         (lambda: no.Inverse(VARIED, no.CG(1e-6, preconditioner=no.FastPoisson(BOX)), dtype="float32"), (1, 6, 7)),

@@ -117,6 +117,17 @@ CASES = [
     (lambda **o: no.pde.Poisson((8, 8), **o), {"num_modes": 3}),
     (lambda **o: no.pde.Darcy((8, 8), **o), {"num_modes": 3}),
     (lambda **o: no.pde.PoissonDirections((8, 8), **o), {"num_modes": 3, "theta": 1, "seed": 2}),
+    # reconstruction by splitting, denoisers, pictures
+    (lambda **o: inverse.ADMM(**o), {"max_steps": 3}),
+    (lambda **o: inverse.PGD(**o), {"max_steps": 3}),
+    (lambda **o: inverse.FISTA(**o), {"max_steps": 3, "restart": False}),
+    (lambda **o: inverse.PDHG(**o), {"max_steps": 3}),
+    (lambda **o: inverse.TotalVariation(**o), {"max_steps": 3}),
+    (lambda **o: inverse.Wavelets(**o), {"levels": 2}),
+    (
+        lambda **o: no.ConvDenoiser(**{"hidden_channels": 2, "n_layers": 2, "ndim": 1, **o}, key=KEY),
+        {"in_channels": 2, "hidden_channels": 3, "n_layers": 3, "ndim": 2, "use_bias": False, "residual": False},
+    ),
     # latent spectral models, Transolver and operators on points
     (lambda **o: Affine(**o), {"in_channels": 2}),
     (lambda **o: Deformation(**{"width": 4, **o}, key=KEY), {"ndim": 1, "width": 8, "code_channels": 2}),

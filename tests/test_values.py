@@ -28,7 +28,10 @@ ROOMS = (no, data, inverse, inverse.maps, models, nn, pde, solvers, training, wr
 GRID = no.Grid((4, 5), boundary="dirichlet")
 FIELD = np.ones((3, 1, 4, 5), np.float32)
 SQUARE = ((0.0, 1.0), (0.0, 1.0))
-ABSTRACT = {"AbstractLinearMap", "AbstractOperator", "AbstractPrior", "NullSpace", "Operator", "Problem"}
+ABSTRACT = {
+    "AbstractLinearMap", "AbstractOperator", "AbstractPrior", "AbstractRegularizer", "AbstractSplitting", "NullSpace",
+    "Operator", "Problem",
+}  # fmt: skip
 KEY = jax.random.key(0)
 CODES = np.random.default_rng(0).uniform(-0.9, 0.9, (30, 2))
 
@@ -44,6 +47,11 @@ def source(folder):
 
 def solved():
     return no.solve(no.Diffusion(GRID), jnp.asarray(FIELD[0]), no.CG(1e-3))
+
+
+def reconstructed():
+    A = inverse.maps.Identity((1, 4))
+    return inverse.reconstruct(A, jnp.ones((1, 4)), inverse.L1(0.1), inverse.PGD(0.5, max_steps=4), monitor=2)
 
 
 def history():
@@ -122,6 +130,15 @@ VALUES = {  # equal when their content is
     "StrongBurgers": lambda p: pde.StrongBurgers(viscosity=0.1),
     "Normal": lambda p: inverse.Normal(3),
     "Uniform": lambda p: inverse.Uniform(3),
+    "ADMM": lambda p: inverse.ADMM(0.5, inner=no.CG(1e-4)),
+    "PGD": lambda p: inverse.PGD(0.5),
+    "FISTA": lambda p: inverse.FISTA(restart=False),
+    "PDHG": lambda p: inverse.PDHG(0.5, 0.1),
+    "L1": lambda p: inverse.L1(0.5),
+    "Box": lambda p: inverse.Box(-1.0, 1.0),
+    "TotalVariation": lambda p: inverse.TotalVariation(0.5, kind="anisotropic"),
+    "Wavelets": lambda p: inverse.Wavelets(0.5, wavelet="db2", levels=2),
+    "Ending": lambda p: inverse.Ending(1),
     "Bound": lambda p: losses.h1(GRID),
     "Bound, without options": lambda p: losses.l2(),
     "Supervised": lambda p: objectives.supervised(losses.relative_l2),
@@ -157,6 +174,10 @@ THINGS = {  # equal to themselves alone, or by their arrays
     "PointEstimate": lambda p: inverse.PointEstimate(jnp.ones(2), jnp.ones(5), jnp.ones(())),
     "Summary": lambda p: told(),
     "Calibration": lambda p: calibration(),
+    "L2": lambda p: inverse.L2(0.5, mean=np.ones((1, 4), np.float32)),
+    "Learned": lambda p: inverse.Learned(nn.Linear(1, 1, key=KEY), code=0.1),
+    "Reconstruction, of a field": lambda p: reconstructed(),
+    "Trace": lambda p: reconstructed().history,
     "DerivativeWarning": lambda p: solvers.DerivativeWarning("told"),
 }
 
