@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -114,7 +114,8 @@ class PhysicsAttention(AbstractOperator):
         # Heads first, points last: no product below has to transpose what has as many numbers as points and slices.
         values, places = jnp.split((both + self.bias).T.reshape(2 * self.n_heads, -1, len(x)), 2)
         slicing = per_sample(jnp.broadcast_to(self.slices.weight, (self.n_heads, *self.slices.weight.shape)), x)
-        scores = (slicing @ places + self.slices.bias[:, None]) / temperature[:, None, None]
+        bias = cast(Array, self.slices.bias)[:, None]
+        scores = (slicing @ places + bias) / temperature[:, None, None]
         shares = jax.nn.softmax(scores, axis=1)
         tokens = averages(shares, values, measure, EPS)
         sight, shown, told = tokens @ self.query, tokens @ self.key, tokens @ self.value

@@ -73,7 +73,7 @@ def ssim(
     def blurred(u: Array) -> Array:  # only where the whole window is inside
         for axis in range(1, u.ndim):
             n = u.shape[axis] - 2 * radius
-            u = sum(w * lax.slice_in_dim(u, i, i + n, axis=axis) for i, w in enumerate(window.tolist()))  # type: ignore[assignment]
+            u = sum(w * lax.slice_in_dim(u, i, i + n, axis=axis) for i, w in enumerate(window.tolist()))  # type: ignore[assignment, unused-ignore]
         return u
 
     mean_p, mean_t = blurred(prediction), blurred(target)
