@@ -1,4 +1,4 @@
-"""Denoising objectives: the loss of proximal matching at its limits, noise anew in each step, one program for all gamma."""
+"""Denoising objectives: proximal matching at its limits, noise anew in each step, one program for all gamma."""
 
 import jax
 import jax.numpy as jnp

@@ -84,7 +84,7 @@ def test_exact_properties_for_random_weights(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["1-D", "2-D", "functions"])
+@pytest.mark.parametrize("name", ["1-D", "functions"])
 def test_the_output_is_what_autodiff_gives(name):
     """In value, in its derivatives in the weights, and in those of forward mode."""
     make, shape = POTENTIALS[name]
