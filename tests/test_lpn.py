@@ -62,7 +62,7 @@ def around(op, y, others=(), **more):
     return values[2 * n :], outputs[2 * n :], slope.reshape(y.shape), np.asarray(J)
 
 
-@pytest.mark.parametrize("name", POTENTIALS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "2-D")) for n in POTENTIALS])
 def test_exact_properties_for_random_weights(name):
     """Gradient of the potential, symmetric Jacobian with eigenvalues of at least 2 alpha, strong monotonicity and
     convexity at midpoints."""
@@ -84,7 +84,7 @@ def test_exact_properties_for_random_weights(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["1-D", "2-D", "functions"])
+@pytest.mark.parametrize("name", ["1-D", "functions"])
 def test_the_output_is_what_autodiff_gives(name):
     """In value, in its derivatives in the weights, and in those of forward mode."""
     make, shape = POTENTIALS[name]
@@ -251,7 +251,9 @@ def test_a_level_is_heard():
     assert no.operator.keywords_of(LPN(quadratic(1.0))) == set()
 
 
-@pytest.mark.parametrize(("grid", "patch", "stride"), [((7,), 4, 2), ((10, 7), (4, 6), (2, 2))])
+@pytest.mark.parametrize(
+    ("grid", "patch", "stride"), [((7,), 4, 2), pytest.param((10, 7), (4, 6), (2, 2), marks=pytest.mark.slow)]
+)
 def test_patches_are_an_exact_gradient(grid, patch, stride):
     """Against the sum over all patches by hand: its potential and its gradient, at every point."""
     with jax.enable_x64(True):
@@ -360,7 +362,7 @@ def test_no_constrained_weight_is_negative_after_fit(name):
     make, more = OPTIMISERS[name]
     x = np.random.default_rng(0).laplace(size=(64, 1, 1)).astype(np.float32)
     op = LPN(ConvexDense(1, 1, 8, n_layers=2, key=KEY))
-    settings = {"num_epochs": 4, "batch_size": 32, "key": KEY, "progress": False, "validation": x, **more}
+    settings = {"num_epochs": 4, "batch_size": 32, "key": KEY, "progress": False, **more}
     objective = no.losses.denoising(no.losses.mse, noise=1.0)
     fitted, history = no.fit(op, x, objective=objective, optimizer=make(), **settings)
     constrained = lambda op: [*(layer.main for layer in op.psi.layers[1:]), op.psi.readout]
