@@ -25,7 +25,7 @@ from scipy.special import ndtr
 
 import neuralops as no
 
-GAMMAS = (0.5, 0.4, 0.3, 0.2, 0.1)
+STAGES = ((0.5, 1e-3), (0.4, 3e-4), (0.3, 3e-4), (0.2, 1e-4), (0.1, 5e-5))  # gamma, and the rate at first
 COLOURS = {"squared error": "#1f77b4", "absolute error": "#edae49", "proximal matching": "#d1495b"}
 
 
@@ -35,7 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=int, default=1000, help="with each of the first two losses; 2.5 times as many more"
     )
-    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=500, help="2000 in the paper")
     parser.add_argument("--hidden-channels", type=int, default=50)
     parser.add_argument("--sigma", type=float, default=1.0, help="standard deviation of the noise")
     parser.add_argument("--seed", type=int, default=0)
@@ -94,9 +94,8 @@ def networks(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]
         ops[name] = trained(start, loss, args.steps, 3e-3, 1e-5, args)
         seconds[name] = time.perf_counter() - began
     op, began = ops["absolute error"], time.perf_counter()
-    for i, gamma in enumerate(GAMMAS):
-        rate = 2e-3 * 0.6**i
-        op = trained(op, no.losses.proximal_matching(gamma), args.steps // 2, rate, rate / 100, args)
+    for gamma, rate in STAGES:
+        op = trained(op, no.losses.proximal_matching(gamma), args.steps // 2, rate, rate / 10, args)
     ops["proximal matching"], seconds["proximal matching"] = op, time.perf_counter() - began
     return ops, seconds
 

@@ -60,6 +60,7 @@ def test_equals_cole_hopf_at_all_times(viscosity, extent, final_time, x64):
     assert relative_residual(problem, a, u) < 1e-8
 
 
+@pytest.mark.slow
 def test_the_residual_tells_a_line_that_is_too_coarse(x64):
     coefficients = [0.4, 0.5, -0.9]
     errors = []
@@ -104,6 +105,7 @@ def test_input_law(x64):
 SMALL = BurgersWalls(12, num_times=3, num_modes=4, viscosity=0.2)
 
 
+@pytest.mark.slow
 def test_single_precision_and_vmap(x64):
     problem = SMALL
     a = jax.vmap(problem.sample)(jax.random.split(jax.random.key(3), 2))
@@ -121,6 +123,7 @@ def test_gradient_is_that_of_differences(x64):
     np.testing.assert_allclose(2 * jnp.vdot(slope, step), difference, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_data_sets_are_made_of_it(tmp_path):
     problem = SMALL
     source = no.data.generate(problem, key=0, num_samples=2, path=tmp_path / "b.h5", progress=False)

@@ -90,6 +90,7 @@ def bilinear_elements(a, per_side):
     return u.reshape(m + 1, m + 1)[:: 2 * per_side, :: 2 * per_side]
 
 
+@pytest.mark.slow
 def test_two_phases_equal_finite_elements(x64):
     problem = NodalDarcy((9, 9), refine=4, **PHASES)
     a = sample(problem, jax.random.key(3))

@@ -176,6 +176,7 @@ def walk():
     return n, jax.jit(jax.vmap(one))
 
 
+@pytest.mark.slow
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), broken=st.booleans())
 def test_the_energy_error_never_grows(walk, seed, broken):

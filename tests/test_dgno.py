@@ -117,6 +117,7 @@ def test_a_variational_encoder():
     np.testing.assert_allclose(no.losses.kl()(op, Samples(a[None]), key=key), expected, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_stream_function_has_no_divergence(x64):
     keys = jax.random.split(key, 3)
     decoder = functools.partial(no.MultiONet, 4, 1, 1, 8, n_layers=3, sum_layers=2)

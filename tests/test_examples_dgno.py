@@ -38,6 +38,7 @@ class Layers:
         return jnp.where(jnp.arange(29) < 14, -40.0, 40.0)[None, :, None] * jnp.ones((1, 29, 29))
 
 
+@pytest.mark.slow
 def test_the_objective_of_two_phases_vanishes_at_the_solution():
     module = load("dgno_forward")
     a = np.where(np.arange(29) < 14, 5.0, 10.0)[None, None, :, None] * np.ones((2, 1, 29, 29))

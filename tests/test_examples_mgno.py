@@ -11,6 +11,7 @@ import neuralops as no
 from neuralops.data import Samples
 
 
+@pytest.mark.slow
 def test_mirror_images_are_samples_of_the_same_problem():
     module = load("mgno_darcy")
     problem = no.pde.Darcy((12, 12))

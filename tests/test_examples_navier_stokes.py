@@ -11,6 +11,7 @@ from test_examples_solvers import load
 import neuralops as no
 
 
+@pytest.mark.slow
 def test_trajectories_are_solutions_after_the_beginning():
     module = load("navier_stokes")
     options = {"num_points": 8, "viscosity": 0.01, "scale": 7**1.5, "dt": 0.5, "skip": 2, "num_steps": 2}

@@ -11,6 +11,7 @@ from test_examples_solvers import load
 import neuralops as no
 
 
+@pytest.mark.slow
 def test_a_trajectory_is_the_solution_at_successive_times():
     module = load("rollout")
     step = no.pde.Burgers(16, viscosity=0.05, final_time=0.1)

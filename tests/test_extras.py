@@ -86,6 +86,7 @@ def test_an_operator_gets_what_it_names_alone():
     np.testing.assert_allclose(out[:, 0, 0], wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_finds_the_operator_that_uses_them():
     options = {"loss": losses.mse, "optimizer": optax.adam(0.1), "num_epochs": 500, "batch_size": 6, "key": KEY}
     runs = [

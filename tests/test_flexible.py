@@ -27,6 +27,7 @@ def case(x64):
     return jax.jit(Diffusion.from_coefficient, static_argnums=0)(GRID, A_FIELD), jnp.asarray(B_FIELD)
 
 
+@pytest.mark.slow
 def test_memory_one_is_preconditioned_cg(case):
     A, b = case
 

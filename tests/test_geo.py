@@ -116,6 +116,7 @@ def mesh(n, power):
     return x, np.multiply.outer(*map(np.diff, edges)).ravel()
 
 
+@pytest.mark.slow
 def test_with_weights_meshes_converge_and_without_they_do_not(x64):
     op = geo(deformation=Deformation(width=4, key=KEY))
     field = lambda x: np.exp(x[:1]) * np.cos(2 * x[1:])

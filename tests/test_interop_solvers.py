@@ -85,6 +85,7 @@ def diffusions():
     yield Diffusion(Grid((3, 2), boundary="dirichlet", centering="cell"), widths=((0.2, 0.3, 0.5), None))
 
 
+@pytest.mark.slow
 def test_to_sparse_is_the_operator(x64):
     for A in diffusions():
         matrix, dense = to_sp.to_sparse(A), np.asarray(jax.jit(A.as_matrix)())

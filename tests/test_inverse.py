@@ -84,6 +84,7 @@ def agrees(w, mean, covariance, draws):
     assert np.max(np.abs(white - jnp.eye(len(mean)))) < 4 * np.sqrt(2 / draws)
 
 
+@pytest.mark.slow
 def test_hmc_has_the_moments_of_the_exact_posterior(posterior, drawn):
     rhat, ess = inverse.convergence(drawn.w)
     assert np.max(rhat) < 1.05
@@ -131,6 +132,7 @@ class Square(eqx.Module):
         return self.decode(code, query)
 
 
+@pytest.mark.slow
 def test_rhat_notices_chains_in_separate_modes_but_not_where_the_coefficient_agrees():
     there = inverse.PointMeasurement(POINTS, jnp.full(30, 4.0), noise=0.5)
     posterior = inverse.Posterior(Square(), inverse.Normal(1), there)
@@ -162,6 +164,7 @@ def test_bands_are_those_of_the_exact_posterior(posterior):
     assert result.samples.shape == (16, 1, 12)
 
 
+@pytest.mark.slow
 def test_coverage_of_bands_on_data_of_the_model_itself(posterior):
     found = inverse.coverage_study(
         posterior, QUERY, key=jax.random.key(4), num_experiments=100, num_integration_steps=8, progress=False

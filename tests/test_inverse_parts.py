@@ -77,6 +77,7 @@ def test_virtual_observables_are_observations_of_zero():
     np.testing.assert_allclose(by_weight, density(seen(), zeros), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_double_precision(x64):
     model = Cosines(jnp.ones((), jnp.float64))
     points = jnp.asarray(POINTS, jnp.float64)
@@ -149,6 +150,7 @@ def test_physics_may_draw_anew_at_every_step():
         density(seen(), physics=noisy, physics_weight=1.0)
 
 
+@pytest.mark.slow
 def test_the_error_grows_as_points_and_the_signal_fall():
     truth = MODEL.decode(CODE, POINTS)[0]
 

@@ -78,6 +78,7 @@ def test_gradients_of_masked_points_are_zero():
         assert (np.abs(gradient[~outside]) > 0).all()
 
 
+@pytest.mark.slow
 def test_scaled_operators_and_shared_masks():
     mask = INSIDE[0]
     put = lambda x, held: np.where(mask, x, np.float32(held))

@@ -235,6 +235,7 @@ def test_built_anew_inside_jit_without_recompilation(x64):
         np.testing.assert_allclose(together.value[k], s.value, rtol=0, atol=1e-6 * scale)
 
 
+@pytest.mark.slow
 def test_float32_cycle_in_a_float64_solve(x64):
     grid = Grid((13, 12), boundary="dirichlet", centering="cell")
     A, net = operators(grid)["variable"], network(grid, 0.1)

@@ -182,6 +182,7 @@ def test_inner_products_that_keep_cancelling_digits(x64, precision):
     np.testing.assert_allclose(many, np.asarray(stack, np.float64) @ v, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_better_inner_products_inside_a_solve(x64):
     grid = Grid((24, 24), boundary="dirichlet", centering="cell")
     A, b = Diffusion(grid), jnp.asarray(np.random.default_rng(0).normal(size=grid.shape), jnp.float32)

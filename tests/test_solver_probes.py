@@ -310,6 +310,7 @@ def test_batch_members_are_frozen_when_done(x64):
     assert int(batch[0].num_steps[1]) > 5
 
 
+@pytest.mark.slow
 def test_inside_shard_map(x64, dense):
     """Two devices with their own problems, solved by a batched call and differentiated; and one problem on both."""
     mesh = jax.make_mesh((2,), ("device",), axis_types=(AxisType.Auto,))

@@ -193,6 +193,7 @@ def test_separable_is_dense_with_a_diagonal(getkey, boundary):
     np.testing.assert_allclose(run(separable, u), run(dense, u), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_initial_spread_is_that_of_the_fact(getkey):
     """E|w|^2 = 2/(in + out) for dense complex weights, the same for the factorised ones on average."""
     conv = make(32, 32, (16, 16), key=getkey())

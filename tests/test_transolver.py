@@ -253,6 +253,7 @@ def test_slices_of_constant_shares_all_hold_the_average(x64):
     close(run(op, u, {}), np.broadcast_to(linear(op.joined, mean.ravel())[:, None], (4, POINTS)))
 
 
+@pytest.mark.slow
 def test_blocks_made_again_are_the_same(x64):
     total = jax.jit(jax.value_and_grad(lambda op: jnp.sum(jnp.sin(op(U, coords=X, weights=WEIGHTS)))))
     plain, again = (total(transolver(checkpoint_blocks=c)) for c in (False, True))

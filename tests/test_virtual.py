@@ -186,6 +186,7 @@ def test_the_reference_solution_has_no_residual(x64):
     assert off == pytest.approx(0.1 * scale, rel=0.2)  # 10 % of the source
 
 
+@pytest.mark.slow
 def test_trains_on_unlabelled_samples_with_new_test_functions():
     op, batch = small(), Samples(media(8))
     weak = no.pde.WeakDarcy(SQUARE, forcing=1.0, form="primal", **FEW)
