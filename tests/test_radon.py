@@ -115,6 +115,7 @@ def test_scikit_image_agrees_to_its_discretisation_error():
     assert ours[-1] < 1.2 * theirs[-1]
 
 
+@pytest.mark.slow
 def test_back_projection_converges_to_the_image(x64):
     phantom, errors = shepp_logan(2.0), []
     for n in (32, 64, 128):
@@ -155,6 +156,7 @@ def test_scikit_image_reconstructs_alike():
     assert relative(ours[inside], theirs[inside]) < 0.03
 
 
+@pytest.mark.slow
 def test_line_integrals_of_a_phantom_have_its_mass(x64):
     """Over all rays of an angle they add up to the area integral, and so do the pixels."""
     phantom = random_ellipses(jax.random.key(3), (2.0, 3.0))
