@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 
 from neuralops import solvers
-from neuralops.inverse import ADMM, FISTA, L1, L2, PDHG, PGD, Ending, Learned, reconstruct
+from neuralops.inverse import ADMM, FISTA, L1, L2, PDHG, PGD, Ending, Learned, maps, reconstruct
 
 
 class Matrix(eqx.Module):
@@ -253,3 +253,13 @@ def test_batches_are_the_single_runs(x64):
         assert batch.num_steps[i] == single.num_steps
         assert batch.result[i] == single.result
     assert "3 of 3 converged" in batch.message
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_map_from_outside_meets_a_compiled_function(x64, scaled):
+    """Methods of modules are compared by the arrays of the module, which inside a compiled function have no truth."""
+    A, y = problem()
+    A = 0.5 * maps.Identity(y.shape) if scaled else A
+    one = lambda weight, y: reconstruct(A, y, L2(weight), PGD(max_steps=3), norm=9.0).value
+    found = jax.jit(lambda weight, y: jax.vmap(lambda y: one(weight, y))(y))(0.1, y[None])
+    assert jnp.allclose(found[0], one(0.1, y))
