@@ -29,7 +29,7 @@ from neuralops.inverse import ADMM, FISTA, Learned, TotalVariation, maps, random
 from neuralops.nn import ConvexConv
 
 TV_WEIGHTS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-RHOS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RHOS = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
 
 def parse() -> argparse.Namespace:
@@ -38,14 +38,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-points", type=int, default=32, help="cells per side")
     parser.add_argument("--views", type=int, nargs="+", default=[12], help="angles over half a turn")
     parser.add_argument("--noise", type=float, default=0.01, help="of a line integral; the box has side 1")
-    parser.add_argument("--num-train", type=int, default=600, help="phantoms that the prior is trained on")
+    parser.add_argument("--num-train", type=int, default=400, help="phantoms that the prior is trained on")
     parser.add_argument("--num-tune", type=int, default=4, help="phantoms for weights")
     parser.add_argument("--num-test", type=int, default=8)
-    parser.add_argument("--num-epochs", type=int, default=12, help="of absolute errors; as many of proximal matching")
+    parser.add_argument("--num-epochs", type=int, default=9, help="of absolute errors; as many of proximal matching")
     parser.add_argument("--batch-size", type=int, default=20)
-    parser.add_argument("--hidden-channels", type=int, default=16)
+    parser.add_argument("--hidden-channels", type=int, default=8)
     parser.add_argument("--prior-noise", type=float, default=0.1, help="at which the prior is trained")
-    parser.add_argument("--num-steps", type=int, default=40, help="of ADMM")
+    parser.add_argument("--num-steps", type=int, default=25, help="of ADMM")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args()
@@ -57,14 +57,17 @@ def trained(fields: jax.Array, args: argparse.Namespace) -> Any:
     op, losses = no.LPN(psi), no.losses
     per_epoch = max(len(fields) // args.batch_size, 1)
     gammas = losses.gamma_schedule(0.08, (4, 2, 1))
-    stages = [(losses.mae, args.num_epochs, 3e-3)]
-    stages += [(losses.proximal_matching(g, mean=True), max(args.num_epochs // 3, 1), 1e-3) for g in gammas]
-    for i, (loss, epochs, rate) in enumerate(stages):
+    adam = lambda rate, epochs: optax.adam(optax.cosine_decay_schedule(rate, epochs * per_epoch, alpha=0.1))
+    later = max(args.num_epochs // 3, 1)
+    first, then = adam(3e-3, args.num_epochs), adam(1e-3, later)  # one optimiser, one program
+    stages = [(losses.mae, args.num_epochs, first)]
+    stages += [(losses.proximal_matching(gamma, mean=True), later, then) for gamma in gammas]
+    for i, (loss, epochs, optimizer) in enumerate(stages):
         op, _ = no.fit(
             op,
             fields,
             objective=losses.denoising(loss, noise=args.prior_noise),
-            optimizer=optax.adam(optax.cosine_decay_schedule(rate, epochs * per_epoch, alpha=0.1)),
+            optimizer=optimizer,
             num_epochs=epochs,
             batch_size=args.batch_size,
             key=jax.random.fold_in(jax.random.key(args.seed + 1), i),
