@@ -55,7 +55,8 @@ def test_weights_are_chosen_by_the_images_for_tuning():
     noisy = {1.0: truth + 0.1, 2.0: truth + 0.01, 3.0: np.full_like(truth, np.nan)}
     noisy[1.0][2:] = truth[2:]  # better on the test
     chosen, images = module.best(noisy.__getitem__, (1.0, 2.0, 3.0), truth, 2)
-    assert chosen == 2.0 and images is noisy[2.0]
+    assert chosen == 2.0
+    assert images is noisy[2.0]
 
 
 @pytest.mark.slow
@@ -67,6 +68,7 @@ def test_a_short_tomography(tmp_path, monkeypatch):
     rows = [line.split("|")[1:3] for line in (tmp_path / "report.md").read_text().splitlines() if "±" in line]
     psnr = {name.strip(): float(value.split("±")[0]) for name, value in rows}
     back = psnr.pop("filtered back-projection")
-    assert len(psnr) == 2 and min(psnr.values()) > back + 1
+    assert len(psnr) == 2
+    assert min(psnr.values()) > back + 1
     assert (tmp_path / "lpn_tomography_12.png").stat().st_size > 10_000
     assert isinstance(no.load(tmp_path / "lpn.safetensors"), no.LPN)
