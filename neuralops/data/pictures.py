@@ -116,7 +116,7 @@ def patches(
             top, left = random.integers(x.shape[1] - height + 1), random.integers(x.shape[2] - width + 1)
             patch = x[:, top : top + height, left : left + width]
             if flips:
-                patch = np.rot90(patch, random.integers(4) if height == width else 2 * random.integers(2), (1, 2))
+                patch = np.rot90(patch, int(random.integers(4) if height == width else 2 * random.integers(2)), (1, 2))
                 patch = patch[..., ::-1] if random.integers(2) else patch
             out[k] = patch
     return out
