@@ -92,7 +92,8 @@ def reconstruct(
             f"monitor: expected 0 for {type(regularizer).__name__} of a network without potential or prior, got "
             f"{monitor}; leave it out, its objective is not known."
         )
-    shape = jax.eval_shape(A.adjoint, y).shape
+    # a fresh function: JAX compares those it knows, and a bound method of a map of traced arrays has no truth value
+    shape = jax.eval_shape(lambda y: A.adjoint(y), y).shape
     if x0 is not None:
         x0 = _field(x0, "x0", shape).astype(y.dtype)
     kind = y.dtype
