@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from neuralops.arguments import count, flag
 from neuralops.inverse.maps.linear_map import AbstractLinearMap
 from neuralops.inverse.maps.linearized import Linearized
+from neuralops.inverse.splitting.admm import ADMM
 from neuralops.inverse.splitting.data_term import length
 from neuralops.inverse.splitting.loop import bounded_loop
 from neuralops.inverse.splitting.method import AbstractSplitting
@@ -95,14 +96,15 @@ def reconstruct_nonlinear(
             f"line_search: expected False for {type(regularizer).__name__} of a network without prior, got True; its "
             "objective is not known."
         )
-    if hasattr(method, "rho") and method.rho is None and not regularizer.convex:
+    if isinstance(method, ADMM) and method.rho is None and not regularizer.convex:
         raise ValueError("method: expected rho for a Learned regularizer, got None; it is the weight: ADMM(rho=...).")
     y = jnp.asarray(y)
     at = Linearized(forward, x0)  # refuses a field that is none
     if at.out_shape != y.shape:
         raise ValueError(f"y: expected shape {at.out_shape}, as forward gives it, got {y.shape}; measure like F.")
-    factor = regularizer.factor(1 / method.rho) if getattr(method, "rho", None) is not None else jnp.ones(())
-    if line_search and not regularizer.convex and getattr(method, "rho", None) is None:
+    rho = method.rho if isinstance(method, ADMM) else None
+    factor = jnp.ones(()) if rho is None else regularizer.factor(1 / rho)
+    if line_search and not regularizer.convex and rho is None:
         raise ValueError(
             f"method: expected ADMM(rho=...) for the line search of a Learned regularizer, got "
             f"{type(method).__name__}; use ADMM, or line_search=False."
