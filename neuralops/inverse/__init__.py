@@ -24,11 +24,13 @@ from neuralops.inverse.splitting import (
     Box,
     Ending,
     Learned,
+    NonlinearReconstruction,
     Reconstruction,
     TotalVariation,
     Trace,
     Wavelets,
     reconstruct,
+    reconstruct_nonlinear,
 )
 from neuralops.inverse.variational import variational
 
@@ -51,6 +53,7 @@ __all__ = [
     "Flow",
     "Gaussian",
     "Learned",
+    "NonlinearReconstruction",
     "Normal",
     "PointEstimate",
     "PointMeasurement",
@@ -70,6 +73,7 @@ __all__ = [
     "point_estimate",
     "random_ellipses",
     "reconstruct",
+    "reconstruct_nonlinear",
     "shepp_logan",
     "summary",
     "variational",

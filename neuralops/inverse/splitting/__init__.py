@@ -1,6 +1,7 @@
 """Reconstruction by splitting: a data term, a regulariser known by its proximal map, and an algorithm for the two."""
 
 from neuralops.inverse.splitting.admm import ADMM
+from neuralops.inverse.splitting.gauss_newton import NonlinearReconstruction, reconstruct_nonlinear
 from neuralops.inverse.splitting.gradient import FISTA, PGD
 from neuralops.inverse.splitting.method import AbstractSplitting
 from neuralops.inverse.splitting.pdhg import PDHG
@@ -22,9 +23,11 @@ __all__ = [
     "Box",
     "Ending",
     "Learned",
+    "NonlinearReconstruction",
     "Reconstruction",
     "TotalVariation",
     "Trace",
     "Wavelets",
     "reconstruct",
+    "reconstruct_nonlinear",
 ]
