@@ -176,6 +176,9 @@ THINGS = {  # equal to themselves alone, or by their arrays
     "Calibration": lambda p: calibration(),
     "L2": lambda p: inverse.L2(0.5, mean=np.ones((1, 4), np.float32)),
     "Learned": lambda p: inverse.Learned(nn.Linear(1, 1, key=KEY), code=0.1),
+    "NonlinearReconstruction": lambda p: inverse.NonlinearReconstruction(
+        jnp.ones((1, 4)), jnp.ones((), bool), jnp.ones((), jnp.int32), jnp.ones(3), jnp.ones(3), jnp.ones(2)
+    ),
     "Reconstruction, of a field": lambda p: reconstructed(),
     "Trace": lambda p: reconstructed().history,
     "DerivativeWarning": lambda p: solvers.DerivativeWarning("told"),
