@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from neuralops import losses, metrics
 from neuralops.data import Samples
 from neuralops.training import evaluate, fit
+from neuralops.training.numbers import split
 from neuralops.training.steps import _stepper
 
 KEY = jax.random.key(0)
@@ -80,12 +81,13 @@ def test_an_objective_over_the_whole_batch_sees_all_of_it(mesh):
 def test_a_step_has_one_all_reduce():
     devices = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("batch",))
     whole = NamedSharding(devices, PartitionSpec())
-    run = _stepper(losses.supervised(losses.mse), OPTIMIZER, True, False, devices)
+    goal, numbers = split(losses.supervised(losses.mse))
+    run = _stepper(goal, OPTIMIZER, True, False, devices)
     op = Mix()
     state = jax.device_put((op, OPTIMIZER.init(op), None, {"loss": jnp.zeros(2)}), whole)
     rows = jax.device_put(jnp.arange(8).reshape(2, 4), whole)
     data = jax.device_put(Samples(X, Y), whole)
-    compiled = run.lower(state, data, rows, KEY, jnp.float32(0), 0, 0, 2).compile()
+    compiled = run.lower(state, data, numbers, rows, KEY, jnp.float32(0), 0, 0, 2).compile()
     text = compiled.as_text()
     found = re.findall(r"= (.*) all-reduce(?:-start)?\(", text)
     assert len(found) == 1
