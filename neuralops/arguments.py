@@ -1,10 +1,11 @@
-"""Plain values from whatever a caller has: counts, truth values and paths, checked once and in the same words.
+"""Plain values from whatever a caller has: counts, numbers, truth values and paths, checked once and in the same words.
 
 NumPy and JAX hand out scalars of their own (`loss < best`, `x.shape[0] // n`), which are as good as Python's here.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,26 @@ def count(value: Any, name: str, least: int = 1, most: int | None = None, hint: 
         wanted = kind if most is None else f"an integer from {least} to {most}"
         raise ValueError(f"{name}: expected {wanted}, got {value!r}; {hint or f'give {least} or more.'}")
     return int(number)
+
+
+def check_number(
+    value: Any,
+    name: str,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    hint: str = "give a number in range.",
+) -> float:
+    """A finite number inside its bounds, from a number of Python or a real scalar of NumPy or JAX.
+
+    **Raises:** `ValueError` on anything else, truth values and traced values included.
+    """
+    number = _scalar(value)
+    real = isinstance(number, int | float | np.integer | np.floating) and not isinstance(number, bool)
+    if not (real and math.isfinite(number) and number > above and number >= at_least):
+        bound = f" > {above:g}" if above > -math.inf else f" >= {at_least:g}" if at_least > -math.inf else ""
+        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}; {hint}")
+    return float(number)
 
 
 def flag(value: Any, name: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuralops.arguments import file_to_write
+from neuralops.extras import require
 from neuralops.grid import Grid
 from neuralops.training.losses import relative_l2
 from neuralops.training.state import History
@@ -160,10 +161,7 @@ def training_curve(history: History, path: str | os.PathLike[str] | None = None)
 
 
 def _figure(size: tuple[float, float]) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plotting needs matplotlib; install it with `pip install neuralops-jax[plot]`.") from error
+    Figure = require("matplotlib.figure", "plotting", "plot").Figure
     return Figure(figsize=size, dpi=150, layout="constrained")
 
 

@@ -15,6 +15,9 @@ os.environ.setdefault(
     * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Two processes share two cores: the threads of a BLAS would wait for each other, and spin, which took some comparisons
+# with SciPy seven times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import pytest

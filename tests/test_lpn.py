@@ -13,7 +13,8 @@ import pytest
 import neuralops as no
 from neuralops.models.lpn import LPN, Patched
 from neuralops.nn import ConvexConv, ConvexDense, ConvexIntegral
-from neuralops.nn.convex_conv import hat_convolution, resize
+from neuralops.nn.convex_conv import resize
+from neuralops.nn.convex_integral import hat_convolution
 from neuralops.nn.convolution import convolve
 
 KEY = jax.random.key(3)

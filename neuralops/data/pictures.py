@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from neuralops.arguments import count, flag
+from neuralops.extras import require
 
 __all__ = ["NAMES", "digits", "patches", "picture", "split"]
 
@@ -44,12 +44,12 @@ def picture(name: str, *, colour: bool = False) -> Float[np.ndarray, "channels h
         raise ValueError(f"name: expected one of {NAMES}, got {name!r}; use one of these.")
     colour = flag(colour, "colour")
     package, file = _FILES[name]
-    path = Path(str(_required(package).__file__)).parent / file
+    path = Path(str(require(package, "data.pictures", "pictures").__file__)).parent / file
     if not path.is_file():
         raise FileNotFoundError(
             f"name: expected {file} inside the installed {package}, got none; install its wheel, or use another name."
         )
-    x = _required("skimage.io").imread(path)
+    x = require("skimage.io", "data.pictures", "pictures").imread(path)
     x = (x[..., None] if x.ndim == 2 else x[..., :3]).astype(np.float32) / 255
     if x.shape[-1] == 1:
         x = np.repeat(x, 3, -1) if colour else x
@@ -127,7 +127,7 @@ def digits() -> tuple[Float[np.ndarray, "1797 1 8 8"], Int[np.ndarray, " 1797"]]
 
     **Raises:** `ImportError` without the extra `pictures`.
     """
-    found = _required("sklearn.datasets").load_digits()
+    found = require("sklearn.datasets", "data.pictures", "pictures").load_digits()
     return (found.images[:, None] / 16).astype(np.float32), found.target.astype(np.int32)
 
 
@@ -137,13 +137,3 @@ def _checked(names: Any) -> tuple[str, ...]:
     if unknown or not names or len(set(names)) < len(names):
         raise ValueError(f"names: expected different names of {NAMES}, got {unknown or names!r}; use some of these.")
     return names
-
-
-def _required(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        library = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[module.partition(".")[0]]
-        raise ImportError(
-            f"data.pictures needs {library}; install it with `pip install neuralops-jax[pictures]`."
-        ) from error

@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from tqdm import tqdm
 
 from neuralops.arguments import count, flag
-from neuralops.inverse.extras import require
+from neuralops.extras import require
 from neuralops.inverse.measurements import PointMeasurement
 from neuralops.inverse.posterior import Posterior
 from neuralops.inverse.report import check_level

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import count, flag
-from neuralops.inverse.extras import require
+from neuralops.extras import require
 from neuralops.inverse.priors import AbstractPrior, Gaussian, check_codes
 
 __all__ = ["Flow", "fit_flow"]

@@ -14,8 +14,8 @@ from jaxtyping import Array
 from scipy.stats import chi2
 
 from neuralops.arguments import count
+from neuralops.extras import require
 from neuralops.inverse.draws import Draws
-from neuralops.inverse.extras import require
 from neuralops.inverse.posterior import Posterior
 
 __all__ = ["Summary", "convergence", "summary"]

@@ -14,8 +14,8 @@ from jaxtyping import Array
 from tqdm import tqdm
 
 from neuralops.arguments import count, flag
+from neuralops.extras import require
 from neuralops.inverse.draws import Draws
-from neuralops.inverse.extras import require
 from neuralops.inverse.posterior import Posterior
 from neuralops.inverse.sampling import check_posterior, check_start
 

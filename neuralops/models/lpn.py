@@ -15,8 +15,8 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count
 from neuralops.grid import BOUNDARIES, per_axis
-from neuralops.nn.conjugate import Prior, regularizer
 from neuralops.nn.convex import AbstractPotential, ConvexDense
+from neuralops.nn.convex_conjugate import Prior, regularizer
 from neuralops.nn.convex_conv import ConvexConv
 from neuralops.operator import AbstractOperator, Envelope, as_operator, check_field, envelope_of
 
@@ -121,7 +121,7 @@ class LPN(AbstractOperator):
         rtol: float = 1e-5,
         max_steps: int = 500,
     ) -> Prior:
-        """R(x) = <x, y> - |x|^2 / 2 - psi(y) at y with f(y) = x, see `nn.conjugate`; batches by `jax.vmap`.
+        """R(x) = <x, y> - |x|^2 / 2 - psi(y) at y with f(y) = x, see `nn.convex_conjugate`; batches by `jax.vmap`.
 
         Compare values of one operator only: R has a constant of its own. grad R(x) = y - x, by `jax.grad` too.
 

@@ -2,7 +2,7 @@
 
 from neuralops.nn.convex import ConvexDense as ConvexDense
 from neuralops.nn.convex_conv import ConvexConv as ConvexConv
-from neuralops.nn.convex_conv import ConvexIntegral as ConvexIntegral
+from neuralops.nn.convex_integral import ConvexIntegral as ConvexIntegral
 from neuralops.nn.deformation import Deformation as Deformation
 from neuralops.nn.encoder import ConvEncoder as ConvEncoder
 from neuralops.nn.encoder import MLPEncoder as MLPEncoder

@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import count, flag
+from neuralops.arguments import check_number, count, flag
 from neuralops.grid import BOUNDARIES
 from neuralops.nn.pointwise import Linear
 from neuralops.operator import KEYWORDS, AbstractOperator, Envelope, check_field
@@ -289,10 +288,7 @@ def _matrix(weight: Float[Array, "in out"]) -> Map:
 
 def check_numbers(beta: Any, alpha: Any, code_range: Any) -> tuple[float, float, tuple[float, float] | None]:
     """Sharpness, strong convexity and noise levels as plain numbers."""
-    for name, number, least in (("beta", beta, "a positive number"), ("alpha", alpha, "zero or a positive number")):
-        wrong = isinstance(number, bool) or np.ndim(number) or not isinstance(number, int | float | np.number)
-        if wrong or not (math.isfinite(number) and (number > 0 or (name == "alpha" and number == 0))):
-            raise ValueError(f"{name}: expected {least}, got {number!r}; give e.g. {10.0 if name == 'beta' else 0.01}.")
+    beta, alpha = check_number(beta, "beta", above=0), check_number(alpha, "alpha", at_least=0)
     if code_range is not None:
         if not isinstance(code_range, Sequence) or len(code_range) != 2 or not 0 <= code_range[0] < code_range[1]:
             raise ValueError(
@@ -300,7 +296,7 @@ def check_numbers(beta: Any, alpha: Any, code_range: Any) -> tuple[float, float,
                 "(0.01, 0.2)."
             )
         code_range = float(code_range[0]), float(code_range[1])
-    return float(beta), float(alpha), code_range
+    return beta, alpha, code_range
 
 
 def check_init(init: Any) -> str:

@@ -24,6 +24,7 @@ from neuralops.nn.assignment import softmax_over_points
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.pointwise import Linear
 from neuralops.operator import Envelope
+from neuralops.transposition import transposed_by
 
 ANY = ("periodic", "dirichlet", "neumann")
 
@@ -204,35 +205,11 @@ def _series_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tupl
         speed = jnp.asarray(np.arange(basis)[:, None] * (math.pi / basis), x.dtype)
         total = dx * _series(x, jnp.stack([-speed * weights[1], speed * weights[0]]))
     if type(dweights) is not SymbolicZero:
-        total = _with_waves(x, dweights, total + dweights[1, 0])
+        # XLA on a CPU makes of the transpose two dozen sums over the values, each with all waves made anew. Ours is one
+        # pass with as many sums, five times faster.
+        waves = lambda w: _series(x, w) - w[1, 0]
+        total = total + dweights[1, 0] + transposed_by(waves, lambda y: _moments(x, y, basis), dweights, x.shape)
     return _series(x, weights), total
-
-
-def _with_waves(x: Array, weights: Float[Array, "2 basis channels"], start: Array) -> Array:
-    """`start` plus the series without its constant: linear in weights and start, its transpose ours.
-
-    XLA on a CPU makes of the transpose two dozen sums over the values, each with all waves made anew. Here it is one
-    pass with as many sums, five times faster. A linear map with a transpose of one's own is in JAX a solve: of
-    A (w, y) = (w, y - W w), whose inverse adds W w. Both parts are one array, as JAX wants right-hand sides to be
-    variable as a whole.
-    """
-    size, basis = weights.size, weights.shape[1]
-
-    def adding(sign: int) -> Any:
-        def apply(z: Array) -> Array:
-            w = z[:size].reshape(weights.shape)
-            waves = _series(x, w) - w[1, 0]
-            return jnp.concatenate([z[:size], z[size:] + sign * waves.ravel()])
-
-        return apply
-
-    def transposed(_: Any, z: Array) -> Array:
-        found = _moments(x, z[size:].reshape(x.shape), basis)
-        return jnp.concatenate([z[:size] + found.ravel(), z[size:]])
-
-    given = jnp.concatenate([weights.ravel(), start.ravel()])
-    found = jax.lax.custom_linear_solve(adding(-1), given, lambda _, z: adding(1)(z), transposed)
-    return found[size:].reshape(x.shape)
 
 
 def _moments(x: Array, y: Array, basis: int) -> Float[Array, "2 basis channels"]:

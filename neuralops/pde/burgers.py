@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import next_fast_len
 
-from neuralops.arguments import flag
+from neuralops.arguments import check_number, flag
 from neuralops.grid import Grid, resample
 from neuralops.pde.integrating_factor import frames, l2, to_complex, to_pair, tolerance
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
+from neuralops.pde.random_fields import GaussianRandomField, check_num_modes
 
 
 class Burgers(Problem):

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import count
+from neuralops.arguments import check_number, count
 from neuralops.grid import Grid, resample
 from neuralops.pde.burgers import integrate
 from neuralops.pde.integrating_factor import tolerance
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
+from neuralops.pde.random_fields import GaussianRandomField, check_num_modes
 
 
 class BurgersWalls(Problem):

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import flag
+from neuralops.arguments import check_number, flag
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
+from neuralops.pde.random_fields import GaussianRandomField, check_num_modes
 from neuralops.solvers import CG, Diffusion, FastPoisson, Scaled, Solution, solve
 
 COEFFICIENTS = ("two_phase", "log_normal", "trigonometric")

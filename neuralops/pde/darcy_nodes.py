@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import count
+from neuralops.arguments import check_number, count
 from neuralops.grid import Grid, interpolate
 from neuralops.pde.darcy import check_forcing, check_phases, solve_diffusion
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
+from neuralops.pde.random_fields import GaussianRandomField, check_num_modes
 
 MEDIA = ("smooth", "two_phase")
 STENCIL = 4  # points of a cubic

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from neuralops.arguments import check_number
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
+from neuralops.pde.random_fields import GaussianRandomField, check_num_modes
 from neuralops.solvers.direct.block_tridiagonal import solve_block_tridiagonal
 
 

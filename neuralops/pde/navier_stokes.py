@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import next_fast_len
 
-from neuralops.arguments import count
+from neuralops.arguments import check_number, count
 from neuralops.grid import Grid, resample
 from neuralops.operator import check_field
 from neuralops.pde.integrating_factor import frames, l2, to_complex, to_pair, tolerance
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
+from neuralops.pde.random_fields import GaussianRandomField, check_num_modes
 
 
 class NavierStokes(Problem):

@@ -9,9 +9,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from neuralops.arguments import check_number
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import GaussianRandomField, check_num_modes, check_number
+from neuralops.pde.random_fields import GaussianRandomField, check_num_modes
 from neuralops.solvers import Diffusion, FastPoisson
 
 

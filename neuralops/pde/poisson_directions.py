@@ -15,10 +15,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from neuralops import transforms
-from neuralops.arguments import count
+from neuralops.arguments import check_number, count
 from neuralops.grid import Grid
 from neuralops.pde.problem import Problem
-from neuralops.pde.random_fields import check_number
 from neuralops.solvers import CG, Diffusion, FastPoisson, Multigrid, solve
 from neuralops.solvers.direct.line_modes import lines, stencil_eigenvalues
 from neuralops.solvers.krylov.lanczos import ritz_pairs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops import transforms
-from neuralops.arguments import count, flag
+from neuralops.arguments import check_number, count, flag
 from neuralops.grid import Grid, check_boundary, per_axis
 from neuralops.transforms import Axis
 
@@ -133,15 +132,6 @@ class GaussianRandomField(eqx.Module):
         scale = self.tau ** (self.alpha - ndim / 2) if self.scale is None else self.scale
         dropped = constant if self.zero_mean else np.zeros_like(constant)
         return np.where(dropped, 0.0, scale * np.where(dropped, 1.0, spectrum) ** (-self.alpha / 2) * norm)
-
-
-def check_number(value: Any, name: str, *, above: float = -math.inf, at_least: float = -math.inf) -> float:
-    """A finite number inside its bounds as a Python float, or a `ValueError`."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and value > above and value >= at_least):
-        bound = f" > {above:g}" if above > -math.inf else f" >= {at_least:g}" if at_least > -math.inf else ""
-        raise ValueError(f"{name}: expected a finite number{bound}, got {value!r}; pass a Python number in range.")
-    return float(value)
 
 
 def check_num_modes(value: Any, ndim: int | None = None) -> int | tuple[int, ...] | None:

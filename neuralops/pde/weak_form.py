@@ -21,8 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import count, flag
-from neuralops.pde.random_fields import check_number
+from neuralops.arguments import check_number, count, flag
 
 RULES = ("difference", "derivative")
 Box = tuple[tuple[float, float], ...]

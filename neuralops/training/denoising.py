@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import flag
+from neuralops.arguments import check_number, flag
 from neuralops.data.samples import Samples
 from neuralops.training.norms import prepare
 from neuralops.training.predict import judged, predict_one
@@ -19,12 +20,13 @@ from neuralops.training.predict import judged, predict_one
 __all__ = ["denoising", "gamma_schedule", "proximal_matching"]
 
 
-@jax.tree_util.register_pytree_node_class
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["gamma"], meta_fields=["mean"])
+@dataclasses.dataclass(frozen=True)
 class ProximalMatching:
     """1 - exp(-(r / gamma)^2) with r the size of the error of a sample."""
 
-    def __init__(self, gamma: Any, mean: bool) -> None:
-        self.gamma, self.mean = gamma, mean
+    gamma: Any  # a scalar of NumPy, not a number of Python, which would be compiled in
+    mean: bool
 
     def __call__(self, prediction: Array, target: Array, *, mask: Any = None) -> Float[Array, ""]:
         error, _, weight = prepare(prediction, target, None, mask)
@@ -35,26 +37,6 @@ class ProximalMatching:
             counted = error.size if weight is None else jnp.sum(jnp.broadcast_to(weight > 0, error.shape))
             total = total / counted
         return -jnp.expm1(-total)
-
-    def tree_flatten(self) -> tuple[tuple[Any], bool]:
-        number = isinstance(self.gamma, float)
-        return (np.asarray(self.gamma) if number else self.gamma,), self.mean
-
-    @classmethod
-    def tree_unflatten(cls, mean: bool, leaves: tuple[Any]) -> ProximalMatching:
-        return cls(leaves[0], mean)
-
-    def __hash__(self) -> int:
-        return hash((type(self), float(self.gamma), self.mean))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ProximalMatching) and (float(self.gamma), self.mean) == (
-            float(other.gamma),
-            other.mean,
-        )
-
-    def __repr__(self) -> str:
-        return f"proximal_matching({self.gamma!r}, mean={self.mean!r})"
 
 
 def proximal_matching(gamma: float, *, mean: bool = False) -> ProximalMatching:
@@ -73,7 +55,7 @@ def proximal_matching(gamma: float, *, mean: bool = False) -> ProximalMatching:
 
     **Raises:** `ValueError` unless gamma is positive and finite.
     """
-    return ProximalMatching(_positive(gamma, "gamma"), flag(mean, "mean"))
+    return ProximalMatching(np.float64(check_number(gamma, "gamma", above=0)), flag(mean, "mean"))
 
 
 def gamma_schedule(gamma: float, factors: Sequence[float] = (8, 4, 2, 1)) -> tuple[float, ...]:
@@ -83,23 +65,17 @@ def gamma_schedule(gamma: float, factors: Sequence[float] = (8, 4, 2, 1)) -> tup
 
     **Raises:** `ValueError` unless all are positive and finite.
     """
-    return tuple(_positive(gamma, "gamma") * _positive(factor, "factors") for factor in factors)
+    gamma = check_number(gamma, "gamma", above=0)
+    return tuple(gamma * check_number(factor, "factors", above=0) for factor in factors)
 
 
-def _positive(number: Any, name: str) -> float:
-    if isinstance(number, bool) or not isinstance(number, int | float | np.number | jax.Array) or np.ndim(number):
-        raise ValueError(f"{name}: expected a positive number, got {number!r}; give e.g. 0.1.")
-    if not 0 < float(number) < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {number!r}; give e.g. 0.1.")
-    return float(number)
-
-
-@jax.tree_util.register_pytree_node_class
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=["noise"])
+@dataclasses.dataclass(frozen=True)
 class Denoising:
     """The mean over the batch of a loss between the operator's output for noisy fields and the clean ones."""
 
-    def __init__(self, loss: Any, noise: Any) -> None:
-        self.loss, self.noise = loss, noise
+    loss: Any
+    noise: float | tuple[float, float]
 
     def __call__(self, op: Any, batch: Any, *, key: Any) -> Any:
         if not isinstance(batch, Samples):
@@ -109,7 +85,7 @@ class Denoising:
 
         def one(sample: Samples, key: Any) -> Any:
             level_key, noise_key, own = jax.random.split(key, 3)
-            x, level = sample.inputs, self.noise
+            x, level = sample.inputs, cast(Any, self.noise)
             if isinstance(level, tuple):
                 level = jax.random.uniform(level_key, (1,), x.dtype, *level)
                 sample = sample.replace(extras={**sample.extras, "code": level})
@@ -119,22 +95,6 @@ class Denoising:
 
         axes = batch.axes
         return jnp.mean(jax.vmap(one, in_axes=(axes, 0))(batch, jax.random.split(key, len(batch))))
-
-    def tree_flatten(self) -> tuple[tuple[Any], Any]:
-        return (self.loss,), self.noise
-
-    @classmethod
-    def tree_unflatten(cls, noise: Any, leaves: tuple[Any]) -> Denoising:
-        return cls(leaves[0], noise)
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.loss, self.noise))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Denoising) and (self.loss, self.noise) == (other.loss, other.noise)
-
-    def __repr__(self) -> str:
-        return f"denoising({self.loss!r}, noise={self.noise!r})"
 
 
 def denoising(loss: Callable[..., Any], *, noise: float | tuple[float, float]) -> Denoising:
@@ -159,17 +119,9 @@ def denoising(loss: Callable[..., Any], *, noise: float | tuple[float, float]) -
     """
     if not callable(loss):
         raise ValueError(f"loss: expected a function (prediction, target), got {loss!r}; use losses.mae.")
-    if isinstance(noise, tuple | list):
-        levels = tuple(noise)
-        if len(levels) != 2 or not all(_level(level) for level in levels) or not levels[0] < levels[1]:
-            raise ValueError(f"noise: expected a number or a pair (lowest, highest), got {noise!r}; give (0.01, 0.2).")
-        return Denoising(loss, (float(levels[0]), float(levels[1])))
-    if not _level(noise):
-        raise ValueError(f"noise: expected zero or a positive number, or a pair of them, got {noise!r}; give e.g. 0.1.")
-    return Denoising(loss, float(noise))
-
-
-def _level(number: Any) -> bool:
-    if isinstance(number, bool) or not isinstance(number, int | float | np.number | jax.Array) or np.ndim(number):
-        return False
-    return 0 <= float(number) < math.inf
+    if not isinstance(noise, tuple | list):
+        return Denoising(loss, check_number(noise, "noise", at_least=0, hint="give e.g. 0.1, or a pair of levels."))
+    levels = tuple(check_number(level, "noise", at_least=0) for level in noise)
+    if len(levels) != 2 or not levels[0] < levels[1]:
+        raise ValueError(f"noise: expected a number or a pair (lowest, highest), got {noise!r}; give (0.01, 0.2).")
+    return Denoising(loss, (levels[0], levels[1]))

@@ -9,12 +9,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from neuralops.arguments import check_number
 from neuralops.training.norms import Field, mean_square, prepare
 
 __all__ = ["psnr", "ssim"]
 
 TRUNCATE = 3.5  # standard deviations at which the gaussian window ends
 K1, K2 = 0.01, 0.03
+SPAN = "give 1.0 for fields in [0, 1]."
 
 
 def psnr(
@@ -29,7 +31,8 @@ def psnr(
     **Raises:** `ValueError` when shapes or dtypes do not fit or the range is no positive number.
     """
     error, _, weight = prepare(prediction, target, weights, mask)
-    return 20 * jnp.log10(_range(data_range)) - 10 * jnp.log10(jnp.mean(mean_square(error, weight)))
+    span = check_number(data_range, "data_range", above=0, hint=SPAN)
+    return 20 * jnp.log10(span) - 10 * jnp.log10(jnp.mean(mean_square(error, weight)))
 
 
 def ssim(
@@ -55,9 +58,8 @@ def ssim(
         raise ValueError(
             "mask: expected None, because windows need every point, got a mask; use psnr for masked fields."
         )
-    span = _range(data_range)
-    if isinstance(sigma, bool) or not isinstance(sigma, int | float | np.number) or not 0 < sigma < np.inf:
-        raise ValueError(f"sigma: expected a positive number of points, got {sigma!r}; give e.g. 1.5.")
+    span = check_number(data_range, "data_range", above=0, hint=SPAN)
+    sigma = check_number(sigma, "sigma", above=0, hint="give a number of points such as 1.5.")
     error, target, _ = prepare(prediction, target, None, None)
     prediction = error + target
     radius = int(TRUNCATE * sigma + 0.5)
@@ -86,13 +88,3 @@ def ssim(
     c1, c2 = (K1 * span) ** 2, (K2 * span) ** 2
     top = (2 * mean_p * mean_t + c1) * (2 * both + c2)
     return jnp.mean(top / ((mean_p**2 + mean_t**2 + c1) * (var_p + var_t + c2)))
-
-
-def _range(data_range: Any) -> float:
-    if (
-        isinstance(data_range, bool)
-        or not isinstance(data_range, int | float | np.number)
-        or not 0 < data_range < np.inf
-    ):
-        raise ValueError(f"data_range: expected a positive number, got {data_range!r}; give 1.0 for fields in [0, 1].")
-    return float(data_range)

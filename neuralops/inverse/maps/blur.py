@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from neuralops.arguments import check_plain, count
+from neuralops.arguments import check_number, check_plain, count
 from neuralops.inverse.maps.linear_map import AbstractLinearMap, check_shape
 from neuralops.operator import Envelope
 
@@ -118,14 +118,12 @@ def gaussian(sigma: float, ndim: int = 2, *, size: int | None = None) -> tuple[A
 
     **Raises:** `ValueError` on a sigma that is not positive, or an even size.
     """
-    number = isinstance(sigma, int | float | np.number) and not isinstance(sigma, bool)
-    if not number or not math.isfinite(sigma) or not sigma > 0:
-        raise ValueError(f"sigma: expected a positive number of points, got {sigma!r}; give one such as 1.5.")
-    size = 2 * math.ceil(4 * float(sigma)) + 1 if size is None else count(size, "size")
+    sigma = check_number(sigma, "sigma", above=0, hint="give a number of points such as 1.5.")
+    size = 2 * math.ceil(4 * sigma) + 1 if size is None else count(size, "size")
     if size % 2 == 0:
         raise ValueError(f"size: expected an odd number, got {size}; give {size + 1}.")
     offsets = np.arange(size) - size // 2
-    values = np.exp(-0.5 * (offsets / float(sigma)) ** 2)
+    values = np.exp(-0.5 * (offsets / sigma) ** 2)
     vector = jnp.asarray(values / values.sum(), float)
     return (vector,) * count(ndim, "ndim", most=3)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from neuralops.arguments import check_number
 from neuralops.grid import per_axis
 from neuralops.inverse.maps.linear_map import AbstractLinearMap, check_shape
 
@@ -39,28 +39,22 @@ class Gradient(AbstractLinearMap):
     def __init__(self, in_shape: Sequence[int], spacing: float | Sequence[float] = 1.0):
         self.in_shape = check_shape(in_shape, "in_shape")
         spacings = per_axis(spacing, len(self.in_shape) - 1, "spacing")
-        for h in spacings:
-            if isinstance(h, bool) or not isinstance(h, int | float | np.number) or not (math.isfinite(h) and h > 0):
-                raise ValueError(f"spacing: expected positive lengths, got {spacings!r}; give grid.spacing, or 1.")
-        self.spacing = tuple(float(h) for h in spacings)
+        hint = "give grid.spacing, or 1."
+        self.spacing = tuple(check_number(h, "spacing", above=0, hint=hint) for h in spacings)
 
     @property
     def out_shape(self) -> tuple[int, ...]:
         return (len(self.spacing) * self.in_shape[0], *self.in_shape[1:])
 
     def apply(self, x: Array) -> Array:
-        differences = [
-            jnp.concatenate([_part(x, 1, None, a) - _part(x, 0, -1, a), jnp.zeros_like(_part(x, 0, 1, a))], a) / h
-            for a, h in enumerate(self.spacing, start=1)
-        ]
-        return jnp.concatenate(differences)
+        along = lambda a, h: jnp.pad(jnp.diff(x, axis=a), _margins(x.ndim, a, (0, 1))) / h
+        return jnp.concatenate([along(a, h) for a, h in enumerate(self.spacing, start=1)])
 
     def apply_adjoint(self, y: Array) -> Array:
-        parts = jnp.split(y, len(self.spacing))
-        total = jnp.zeros_like(parts[0])
-        for a, (part, h) in enumerate(zip(parts, self.spacing, strict=True), start=1):
-            inside, none = _part(part, 0, -1, a) / h, jnp.zeros_like(_part(part, 0, 1, a))
-            total = total + jnp.concatenate([none, inside], a) - jnp.concatenate([inside, none], a)
+        total = jnp.zeros(self.in_shape, y.dtype)
+        for a, (part, h) in enumerate(zip(jnp.split(y, len(self.spacing)), self.spacing, strict=True), start=1):
+            inside = lax.slice_in_dim(part, 0, part.shape[a] - 1, axis=a) / h
+            total = total + jnp.pad(inside, _margins(y.ndim, a, (1, 0))) - jnp.pad(inside, _margins(y.ndim, a, (0, 1)))
         return total
 
     def norm(self, *args: Any, **options: Any) -> Float[Array, ""]:
@@ -69,6 +63,5 @@ class Gradient(AbstractLinearMap):
         return jnp.asarray(math.sqrt(sum((2 * math.sin(math.pi * (n - 1) / (2 * n)) / h) ** 2 for n, h in pairs)))
 
 
-def _part(x: Array, start: int, stop: int | None, axis: int) -> Array:
-    end = x.shape[axis] if stop is None else stop % x.shape[axis] if stop < 0 else stop
-    return lax.slice_in_dim(x, start, end, axis=axis)
+def _margins(ndim: int, axis: int, ends: tuple[int, int]) -> list[tuple[int, int]]:
+    return [ends if a == axis else (0, 0) for a in range(ndim)]

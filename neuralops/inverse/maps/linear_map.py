@@ -5,7 +5,7 @@ Annotations are no strings in this file: Equinox would take abstract variables f
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
@@ -19,7 +19,7 @@ from neuralops.arguments import check_native, check_plain, count
 from neuralops.operator import AbstractOperator, Envelope
 from neuralops.solvers import lanczos
 
-__all__ = ["AbstractLinearMap", "check_shape", "transposed_by"]
+__all__ = ["AbstractLinearMap", "check_shape"]
 
 NORM_STEPS = 40
 
@@ -151,39 +151,6 @@ class AbstractLinearMap(AbstractOperator):
 
     def __neg__(self) -> "AbstractLinearMap":
         return self * -1.0
-
-
-def transposed_by(
-    apply: Callable[[Array], Array],
-    apply_adjoint: Callable[[Array], Array],
-    x: Array,
-    out_shape: tuple[int, ...],
-) -> Array:
-    """`apply(x)`, whose derivative JAX transposes by `apply_adjoint`, forwards and backwards, under `jax.vmap` too.
-
-    For maps whose adjoint by JAX is right but slow: the transpose of a gather is a scatter. Neither function may be
-    differentiated with respect to what it closes over.
-    """
-    # The solution of [[I, -A], [0, I]] (u, v) = (0, x) is (A x, x), and JAX has a rule for solutions of linear systems
-    # whose transpose is known. One vector holds both, so that the right-hand side is linear in x as a whole.
-    n, shape = math.prod(out_shape), x.shape
-    parts = lambda z: (z[:n].reshape(out_shape), z[n:].reshape(shape))
-    whole = lambda u, v: lax.concatenate([u.reshape(-1), v.reshape(-1)], 0)
-
-    def forward(sign: float) -> Callable[..., Array]:
-        def run(z: Array) -> Array:
-            u, v = parts(z)
-            return whole(u + sign * apply(v), v)
-
-        return run
-
-    def solve_transpose(_: Any, z: Array) -> Array:
-        u, v = parts(z)
-        return whole(u, v + apply_adjoint(u))
-
-    rhs = lax.pad(x.reshape(-1), jnp.zeros((), x.dtype), [(n, 0, 0)])
-    solved = lax.custom_linear_solve(forward(-1.0), rhs, lambda _, z: forward(1.0)(z), solve_transpose)
-    return parts(solved)[0]
 
 
 def check_shape(shape: Any, name: str, ndim: Sequence[int] = (1, 2, 3)) -> tuple[int, ...]:

@@ -61,13 +61,14 @@ class Linearized(AbstractLinearMap):
         """F(at)."""
         return self.function(self.at)
 
-    def frozen(self) -> AbstractLinearMap:
-        """The same map, with what does not depend on the field computed once.
+    def frozen(self) -> Frozen:
+        """The same map, with what does not depend on the field computed once, F(at) too (`value`).
 
         For use within one compiled function: its structure is new at each call, so that handed to another one it
         compiles that again. Not differentiable in what the function holds.
         """
-        return _Frozen(jax.linearize(self.function, self.at)[1], self.in_shape, self.out_shape, str(self.at.dtype))
+        value, tangent = jax.linearize(self.function, self.at)
+        return Frozen(value, tangent, self.in_shape, self.out_shape, str(self.at.dtype))
 
     def apply(self, x: Array) -> Array:
         at = self.at.astype(x.dtype)
@@ -77,7 +78,10 @@ class Linearized(AbstractLinearMap):
         return jax.vjp(self.function, self.at.astype(y.dtype))[1](y)[0]
 
 
-class _Frozen(AbstractLinearMap):
+class Frozen(AbstractLinearMap):
+    """What `Linearized.frozen` gives."""
+
+    value: Array
     tangent: Any
     in_shape: tuple[int, ...] = eqx.field(static=True)
     out_shape: tuple[int, ...] = eqx.field(static=True)

@@ -13,9 +13,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from neuralops.arguments import check_plain, count
+from neuralops.arguments import check_number, check_plain, count
 from neuralops.grid import Grid
-from neuralops.inverse.maps.linear_map import AbstractLinearMap, transposed_by
+from neuralops.inverse.maps.linear_map import AbstractLinearMap
+from neuralops.transposition import transposed_by
 
 __all__ = ["Radon", "detector_positions", "half_turn"]
 
@@ -64,12 +65,8 @@ class Radon(AbstractLinearMap):
         self.grid = grid
         self.angles = _angles(angles)
         spacing = min(grid.spacing) if detector_spacing is None else detector_spacing
-        plain = isinstance(spacing, int | float | np.number) and not isinstance(spacing, bool)
-        if not plain or not math.isfinite(spacing) or not spacing > 0:
-            raise ValueError(
-                f"detector_spacing: expected a positive length, got {spacing!r}; give one in units of the box."
-            )
-        self.detector_spacing = float(spacing)
+        hint = "give a length in units of the box."
+        self.detector_spacing = check_number(spacing, "detector_spacing", above=0, hint=hint)
         if num_detectors is None:
             sides = [n * h for n, h in zip(grid.shape, grid.spacing, strict=True)]
             num_detectors = min(math.ceil(math.hypot(*sides) / self.detector_spacing), MOST_POINTS)

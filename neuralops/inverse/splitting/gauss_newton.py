@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from neuralops.arguments import count, flag
+from neuralops.inverse.maps.algebra import Matrix
 from neuralops.inverse.maps.linear_map import AbstractLinearMap
 from neuralops.inverse.maps.linearized import Linearized
 from neuralops.inverse.splitting.admm import ADMM
 from neuralops.inverse.splitting.data_term import length
 from neuralops.inverse.splitting.loop import bounded_loop
 from neuralops.inverse.splitting.method import AbstractSplitting
-from neuralops.inverse.splitting.reconstruct import reconstruct
+from neuralops.inverse.splitting.reconstruct import check_parts, reconstruct
 from neuralops.inverse.splitting.regularizers import AbstractRegularizer, positive
 
 __all__ = ["NonlinearReconstruction", "reconstruct_nonlinear"]
@@ -82,13 +83,7 @@ def reconstruct_nonlinear(
     """
     if not callable(forward):
         raise ValueError(f"forward: expected a function of the field, got {type(forward).__name__}; give a function.")
-    if not isinstance(regularizer, AbstractRegularizer):
-        raise ValueError(
-            f"regularizer: expected one such as TotalVariation(0.1), got {type(regularizer).__name__}; put a network "
-            "into Learned(network)."
-        )
-    if not isinstance(method, AbstractSplitting):
-        raise ValueError(f"method: expected an instance such as ADMM(rho=1.0), got {method!r}; call its constructor.")
+    check_parts(regularizer, method)
     max_steps, rtol, scale = count(max_steps, "max_steps"), positive(rtol, "rtol"), positive(scale, "scale")
     line_search, dense = flag(line_search, "line_search"), flag(dense, "dense")
     if line_search and not regularizer.has_value:
@@ -115,9 +110,8 @@ def reconstruct_nonlinear(
 
     def step(at: _At) -> _At:
         x = at.x
-        seen = Linearized(forward, x)
-        A = _Rows(jax.jacrev(forward)(x), x.shape) if dense else seen.frozen()
-        shifted = y - seen.value + A(x)
+        A, value = _rows(forward, x) if dense else _frozen(forward, x)
+        shifted = (y - value).reshape(A.out_shape) + A(x)
         full = reconstruct(A, shifted, regularizer, method, scale=scale, x0=x).value - x
         t, x_new, h, total = _search(x, full, misfit, objective, at.total) if line_search else _full(x, full, misfit)
         small = (t == 1) & (length(full) <= rtol * length(x_new))
@@ -180,18 +174,17 @@ def _search(x: Array, full: Array, misfit: Any, objective: Any, before: Array) -
     return t, x + t * full, h, total
 
 
-class _Rows(AbstractLinearMap):
-    """The Jacobian, a row `(channels, *grid)` for each value."""
+def _frozen(forward: Any, x: Array) -> tuple[AbstractLinearMap, Array]:
+    A = Linearized(forward, x).frozen()
+    return A, A.value
 
-    rows: Array
-    in_shape: tuple[int, ...] = eqx.field(static=True)
 
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        return self.rows.shape[: self.rows.ndim - len(self.in_shape)]
+def _rows(forward: Any, x: Array) -> tuple[AbstractLinearMap, Array]:
+    """The Jacobian, one row for each value, and the values."""
 
-    def apply(self, x: Array) -> Array:
-        return jnp.tensordot(self.rows, x, len(self.in_shape)).astype(x.dtype)
+    def twice(x: Array) -> tuple[Array, Array]:
+        value = forward(x)
+        return value, value
 
-    def apply_adjoint(self, y: Array) -> Array:
-        return jnp.tensordot(y, self.rows, y.ndim).astype(y.dtype)
+    rows, value = jax.jacrev(twice, has_aux=True)(x)
+    return Matrix(rows.reshape(value.size, x.size), x.shape), value

@@ -71,14 +71,7 @@ def reconstruct(
             f"A: expected a linear map with `adjoint`, got {type(A).__name__}; use one of inverse.maps, or a module "
             "with __call__ and adjoint."
         )
-    if not isinstance(regularizer, AbstractRegularizer):
-        raise ValueError(
-            f"regularizer: expected one such as TotalVariation(0.1), got {type(regularizer).__name__}; put a network "
-            "into Learned(network)."
-        )
-    if not isinstance(method, AbstractSplitting):
-        shown = method.__name__ if isinstance(method, type) else repr(method)
-        raise ValueError(f"method: expected an instance such as ADMM(rho=1.0), got {shown}; call its constructor.")
+    check_parts(regularizer, method)
     y = _field(y, "y", getattr(A, "out_shape", None))
     scale = positive(scale, "scale")
     norm = None if norm is None else positive(norm, "norm")
@@ -99,6 +92,18 @@ def reconstruct(
     A, regularizer, method, norm = jax.tree.map(lambda leaf: _strong(leaf, kind), (A, regularizer, method, norm))
     scale = jnp.asarray(scale, kind)
     return _compiled(A, y, regularizer, method, scale, x0, norm, monitor)
+
+
+def check_parts(regularizer: Any, method: Any) -> None:
+    """Refuses what is no regulariser or no method."""
+    if not isinstance(regularizer, AbstractRegularizer):
+        raise ValueError(
+            f"regularizer: expected one such as TotalVariation(0.1), got {type(regularizer).__name__}; put a network "
+            "into Learned(network)."
+        )
+    if not isinstance(method, AbstractSplitting):
+        shown = method.__name__ if isinstance(method, type) else repr(method)
+        raise ValueError(f"method: expected an instance such as ADMM(rho=1.0), got {shown}; call its constructor.")
 
 
 class _At(NamedTuple):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from neuralops.arguments import count
+from neuralops.inverse.maps.differences import Gradient
 from neuralops.inverse.splitting.loop import bounded_loop
 from neuralops.inverse.splitting.regularizers import AbstractRegularizer, positive
 
@@ -59,7 +60,7 @@ class TotalVariation(AbstractRegularizer):
         self.kind, self.max_steps = kind, count(max_steps, "max_steps")
 
     def value(self, x: Field) -> Float[Array, ""]:
-        return self.weight * jnp.sum(self._sizes(_differences(x)))
+        return self.weight * jnp.sum(self._sizes(_Differences(x.shape).of(x)))
 
     def _sizes(self, p: Float[Array, "axes channels *grid"]) -> Array:
         if self.kind == "anisotropic":
@@ -79,16 +80,17 @@ class TotalVariation(AbstractRegularizer):
     def prox(self, y: Field, step: Any) -> Field:
         bound = jnp.asarray(step * self.weight, y.dtype)
         ndim = y.ndim - 1
-        rate = 1 / (4.0 * ndim)  # 1 / |D|^2
+        D = _Differences(y.shape)
+        rate = 1 / (4.0 * ndim)  # below 1 / |D|^2
         axes = tuple(range(1, y.ndim))
         aim = 0.5 * jnp.asarray(self.rtol, y.dtype) ** 2 * jnp.sum((y - y.mean(axes, keepdims=True)) ** 2)
 
         def ascend(at: _Dual) -> _Dual:
-            new = self._project(at.ahead + rate * _differences(y - _adjoint(at.ahead)), bound)
+            new = self._project(at.ahead + rate * D.of(y - D.back(at.ahead)), bound)
             after = (1 + jnp.sqrt(1 + 4 * at.t**2)) / 2
             ahead = new + (at.t - 1) / after * (new - at.p)
-            x = y - _adjoint(new)
-            d = _differences(x)
+            x = y - D.back(new)
+            d = D.of(x)
             # primal minus dual value at (x, p) is step R(x) - <D x, p>: both terms per point, none negative together
             gap = jax.lax.stop_gradient(jnp.sum(bound * self._sizes(d)) - jnp.sum(d * new))
             return _Dual(new, ahead, after, gap <= jax.lax.stop_gradient(aim))
@@ -96,7 +98,7 @@ class TotalVariation(AbstractRegularizer):
         zero = jnp.zeros((ndim, *y.shape), y.dtype)
         begun = _Dual(zero, zero, jnp.ones((), y.dtype), jnp.zeros((), bool))
         at = bounded_loop(ascend, lambda at: at.done, begun, self.max_steps)
-        return y - _adjoint(at.p)
+        return y - D.back(at.p)
 
 
 class _Dual(NamedTuple):
@@ -106,22 +108,14 @@ class _Dual(NamedTuple):
     done: Array
 
 
-def _differences(x: Field) -> Float[Array, "axes channels *grid"]:
-    """To the next point along each axis, zero at the last."""
+class _Differences:
+    """`maps.Gradient` with the axes of differentiation in front: `(axes, channels, *grid)`."""
 
-    def along(axis: int) -> Array:
-        widths = [(0, 1 if a == axis else 0) for a in range(x.ndim)]
-        return jnp.pad(jnp.diff(x, axis=axis), widths)
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.map, self.shape = Gradient(shape), (len(shape) - 1, *shape)
 
-    return jnp.stack([along(axis) for axis in range(1, x.ndim)])
+    def of(self, x: Field) -> Float[Array, "axes channels *grid"]:
+        return self.map.apply(x).reshape(self.shape)
 
-
-def _adjoint(p: Float[Array, "axes channels *grid"]) -> Field:
-    """The transpose of `_differences`."""
-    total = jnp.zeros_like(p[0])
-    for axis, q in enumerate(p, start=1):
-        q = jax.lax.slice_in_dim(q, 0, q.shape[axis] - 1, axis=axis)
-        before = [(1, 0) if a == axis else (0, 0) for a in range(q.ndim)]
-        after = [(0, 1) if a == axis else (0, 0) for a in range(q.ndim)]
-        total = total + jnp.pad(q, before) - jnp.pad(q, after)
-    return total
+    def back(self, p: Float[Array, "axes channels *grid"]) -> Field:
+        return self.map.apply_adjoint(p.reshape(self.map.out_shape))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from neuralops.arguments import count
-from neuralops.inverse.extras import require
+from neuralops.extras import require
 from neuralops.inverse.splitting.regularizers import AbstractRegularizer, positive
 
 __all__ = ["Wavelets"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 from jaxtyping import Float
 
+from neuralops.extras import require
 from neuralops.pde.perforated.mesh import TriangleMesh, at_wall
 
 Function = Callable[[np.ndarray], Any]  # from points `(2, ...)` to numbers `(...)`
@@ -25,13 +25,6 @@ class Solution(NamedTuple):
 
     value: Float[np.ndarray, "*channels n"]
     residual: float
-
-
-def _library(purpose: str) -> Any:
-    try:
-        return importlib.import_module("skfem")
-    except ImportError as error:
-        raise ImportError(f"{purpose} needs scikit-fem; install it with `pip install neuralops-jax[fem]`.") from error
 
 
 def _curved(skfem: Any, mesh: TriangleMesh) -> Any:
@@ -59,7 +52,7 @@ def poisson(
 
     **Raises:** `ImportError` without scikit-fem; `ValueError` on values of another shape, NaN, or a <= 0.
     """
-    skfem = _library("Poisson's equation on a perforated domain")
+    skfem = require("skfem", "Poisson's equation on a perforated domain", "fem")
     basis = skfem.Basis(_curved(skfem, mesh), skfem.ElementTriP2(), intorder=_ORDER)
     points = basis.global_coordinates().value
     a = np.ones(points.shape[1:]) if coefficient is None else _values(coefficient, points, "coefficient")
@@ -97,7 +90,7 @@ def elasticity(mesh: TriangleMesh, stress: Any = ((1.0, 0.0), (0.0, 0.0)), *, po
     """
     if not -1 < poisson_ratio <= 0.5:
         raise ValueError(f"poisson_ratio: expected a number above -1 and at most 0.5, got {poisson_ratio!r}; try 0.3.")
-    skfem = _library("Elasticity on a perforated domain")
+    skfem = require("skfem", "Elasticity on a perforated domain", "fem")
     pull = stress if callable(stress) else _constant(stress)
     curved = _curved(skfem, mesh)
     basis = skfem.Basis(curved, skfem.ElementTriP3(), intorder=_ORDER)  # of each component

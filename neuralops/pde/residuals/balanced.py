@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neuralops.arguments import count
-from neuralops.pde.random_fields import check_number
+from neuralops.arguments import check_number, count
 from neuralops.pde.residuals.derivatives import Field, value_and_gradient
 from neuralops.pde.residuals.weak import take
 from neuralops.pde.weak_form import Box, check_domain, latin_hypercube

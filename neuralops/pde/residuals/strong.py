@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neuralops.arguments import count
+from neuralops.arguments import check_number, count
 from neuralops.grid import Grid
 from neuralops.operator import check_field
-from neuralops.pde.random_fields import check_number
 from neuralops.pde.residuals.derivatives import Field, second_derivatives, value_and_gradient
 from neuralops.pde.residuals.weak import check_source, source_at, take
 from neuralops.pde.weak_form import Box, check_domain, latin_hypercube

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from neuralops.pde.random_fields import check_number
+from neuralops.arguments import check_number
 from neuralops.pde.residuals.derivatives import Field, value_and_gradient
 from neuralops.pde.weak_form import Patches, TestFunctions
 

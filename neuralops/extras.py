@@ -1,9 +1,11 @@
-"""The libraries of extras, imported when they are first used so that `import neuralops` needs none."""
+"""Libraries that come with an extra, imported when they are first used, so that `import neuralops` needs none."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+DISTRIBUTIONS = {"pywt": "PyWavelets", "skfem": "scikit-fem", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 def require(name: str, purpose: str, extra: str = "inverse") -> Any:
@@ -16,5 +18,6 @@ def require(name: str, purpose: str, extra: str = "inverse") -> Any:
     except ImportError as error:
         library = name.partition(".")[0]
         raise ImportError(
-            f"{purpose} needs {library}; install it with `pip install neuralops-jax[{extra}]`."
+            f"{purpose} needs {DISTRIBUTIONS.get(library, library)}; install it with "
+            f"`pip install neuralops-jax[{extra}]`."
         ) from error
