@@ -11,7 +11,6 @@ errors of a. Every medium is a line of the record under --output; those on recor
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timed import Record
 
 import neuralops as no
 from neuralops import inverse
@@ -47,24 +47,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Record:
-    """Lines of JSON, one for each thing done."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def find(self, **what: Any) -> dict[str, Any] | None:
-        return next((row for row in self.rows if all(row.get(k) == v for k, v in what.items())), None)
-
-    def add(self, **row: Any) -> dict[str, Any]:
-        self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        return row
-
-
 def trained(args: argparse.Namespace, media: np.ndarray) -> no.LPN:
     path = args.output / "lpn.safetensors"
     if path.exists():
@@ -88,12 +70,7 @@ def trained(args: argparse.Namespace, media: np.ndarray) -> no.LPN:
 
 def main() -> None:
     args = parse()
-    record = Record(args.output / "record.jsonl")
-    settings = {k: v for k, v in vars(args).items() if k != "output"}
-    if record.find(stage="settings") is None:
-        record.add(stage="settings", **settings)
-    elif record.find(stage="settings", **settings) is None:
-        raise SystemExit(f"--output: expected a record of these settings in {args.output}, got others; name another.")
+    record = Record(args.output / "record.jsonl", {k: v for k, v in vars(args).items() if k != "output"})
     problem = no.pde.Darcy((args.points, args.points))
     high, low = problem.values
     to_a = lambda x: low * (high / low) ** x

@@ -1,6 +1,6 @@
 """Deblurring of real pictures: what the guarantee of a learned proximal network costs, beside classical regularisers.
 
-    python benchmarks/lpn_deblur.py                      # trains, chooses, measures; about 40 minutes of one core
+    python benchmarks/lpn_deblur.py                      # trains, chooses, measures
     python benchmarks/lpn_deblur.py --steps 200 --crops 4 --validation 2   # a look
 
 Grey pictures inside scikit-image and scikit-learn, split by picture. Patches of the training pictures train, by `fit`
@@ -17,7 +17,6 @@ training goes on from its last checkpoint. Seconds are processor time: pin the p
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timed import Record
 
 import neuralops as no
 from neuralops.data import pictures
@@ -63,29 +63,12 @@ def parse() -> argparse.Namespace:
 def network(name: str, width: int, key: jax.Array) -> Any:
     """Three of one size: the LPN has width^2 * 27 numbers in its convolutions and a few more."""
     if name == "lpn":
-        # No stride at first: a denoiser of fine detail needs its nonlinearities on the fine grid.
-        return no.LPN(ConvexConv(1, width, strides=(1, 2, 1), readout_channels=width, beta=100.0, alpha=1e-3, key=key))
+        # No strides: coarser layers leave the pattern of their grid in the gradient.
+        psi = ConvexConv(1, width, strides=(1, 1, 1), readout_channels=width, beta=20.0, alpha=0.05, key=key)
+        return no.LPN(psi)
     if name == "gradient step":
         return GradientStep(ConvDenoiser(1, width, 5, activation="silu", key=key))
     return ConvDenoiser(1, width, 5, key=key)
-
-
-class Record:
-    """Lines of JSON, one for each thing done."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def find(self, **what: Any) -> dict[str, Any] | None:
-        return next((row for row in self.rows if all(row.get(k) == v for k, v in what.items())), None)
-
-    def add(self, **row: Any) -> dict[str, Any]:
-        self.rows.append(row)
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        return row
 
 
 def train(name: str, args: argparse.Namespace, names: tuple[str, ...], record: Record) -> Any:
@@ -167,12 +150,7 @@ def choose(method: str, ops: dict[str, Any], held: Any, A: Any, norm: Any, args:
 
 def main() -> None:
     args = parse()
-    record = Record(args.output / "record.jsonl")
-    settings = {k: v for k, v in vars(args).items() if k not in ("output", "quiet")}
-    if record.find(stage="settings") is None:
-        record.add(stage="settings", **settings)
-    elif record.find(stage="settings", **settings) is None:
-        raise SystemExit(f"--output: expected a record of these settings in {args.output}, got others; name another.")
+    record = Record(args.output / "record.jsonl", {k: v for k, v in vars(args).items() if k not in ("output", "quiet")})
     train_names, validation_names, test_names = pictures.split(num_test=6, num_validation=3, seed=args.seed)
     ops = {name: train(name, args, train_names, record) for name in NETWORKS}
     A = blur(args)

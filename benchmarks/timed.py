@@ -42,6 +42,28 @@ def train_for(
     return op, {"parameters": size, "steps": epochs * steps, "seconds": round(seconds, 1)}
 
 
+class Record:
+    """Lines of JSON, one for each thing done, of one choice of settings; what is on record is not done again."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if not self.rows:
+            self.add(stage="settings", **settings)
+        elif self.find(stage="settings", **settings) is None:
+            raise SystemExit(f"--output: expected a record of these settings in {path}, got others; name another.")
+
+    def find(self, **what: Any) -> dict[str, Any] | None:
+        return next((row for row in self.rows if what.items() <= row.items()), None)
+
+    def add(self, **row: Any) -> dict[str, Any]:
+        self.rows.append(row)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return row
+
+
 def runs(record: Path, wanted: list[dict[str, Any]], run: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
     """All that is on record, after `run(**what)` of each of `wanted` that is not, printed and recorded as it ends."""
     rows = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []

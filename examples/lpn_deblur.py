@@ -1,6 +1,6 @@
 """Deblurring a real picture: total variation, wavelets, a learned proximal network and a denoiser without guarantee.
 
-    python examples/lpn_deblur.py                 # small: about a minute on two cores
+    python examples/lpn_deblur.py                 # small: one or two minutes on two cores
     python examples/lpn_deblur.py --steps 4000 --hidden-channels 24 --patch 32    # networks that are worth it
 
 Two denoisers of one size learn on patches of pictures inside scikit-image and scikit-learn. A crop of a picture that
@@ -69,8 +69,12 @@ def scores(x: Any, clean: Any) -> tuple[float, float]:
 
 
 def draw(path: Path, shown: dict[str, Any], told: dict[str, tuple[float, float]]) -> None:
-    figure = Figure(figsize=(3 * len(shown), 3.4), layout="constrained")
-    for axes, (name, x) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
+    columns = -(-len(shown) // 2)
+    figure = Figure(figsize=(3 * columns, 7.2), layout="constrained")
+    places = figure.subplots(2, columns).ravel()
+    for axes in places[len(shown) :]:
+        axes.set_axis_off()
+    for axes, (name, x) in zip(places, shown.items(), strict=False):
         axes.imshow(np.asarray(x[0]), cmap="gray", vmin=0, vmax=1)
         axes.set_title(name if name not in told else f"{name}\n{told[name][0]:.2f} dB, SSIM {told[name][1]:.3f}")
         axes.set_axis_off()
@@ -85,7 +89,7 @@ def main() -> None:
     patches = pictures.patches(others, args.patch, 800, seed=args.seed)
 
     width = args.hidden_channels
-    psi = ConvexConv(1, width, strides=(1, 2, 1), readout_channels=width, beta=20.0, alpha=0.05, key=key)
+    psi = ConvexConv(1, width, strides=(1, 1, 1), readout_channels=width, beta=20.0, alpha=0.05, key=key)
     networks = {"LPN": no.LPN(psi), "unconstrained": no.ConvDenoiser(1, width, 5, key=other)}
     lines = []
     for name, op in networks.items():

@@ -1,7 +1,7 @@
 """A learned proximal network finds soft thresholding: three losses on noisy Laplace numbers, and the prior behind each.
 
-    python examples/lpn_laplace.py                    # small: under a minute on two cores
-    python examples/lpn_laplace.py --steps 6000       # a few minutes; close to the exact functions
+    python examples/lpn_laplace.py                                  # small: about a minute on two cores
+    python examples/lpn_laplace.py --steps 4000 --batch-size 2000   # some minutes; close to the exact functions
 
 The clean number x has density exp(-|x|) / 2, the noisy one is y = x + noise. Trained with the squared error, a denoiser
 becomes the posterior mean; with the absolute error, the posterior median; by proximal matching, the posterior mode,
@@ -75,7 +75,7 @@ def trained(op: Any, loss: Any, steps: int, rate: float, last: float, args: argp
         op,
         clean,
         objective=no.losses.denoising(loss, noise=args.sigma),
-        optimizer=optax.inject_hyperparams(optax.adam)(schedule),
+        optimizer=optax.adam(schedule),
         num_epochs=max(steps // min(steps, 200), 1),
         batch_size=args.batch_size,
         key=jax.random.key(args.seed + 1),

@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dt", type=float, default=1.0, help="time between two frames")
     parser.add_argument("--skip", type=int, default=5, help="frames left out at the beginning")
     parser.add_argument("--num-steps", type=int, default=20, help="steps of a trajectory")
-    parser.add_argument("--num-train", type=int, default=32)
+    parser.add_argument("--num-train", type=int, default=24)
     parser.add_argument("--num-test", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=6.0, help="training time of each of the two")
     parser.add_argument("--unroll", type=int, default=2, help="steps of a longer window")
@@ -144,6 +144,8 @@ def picture(
             time_after, 100 * errors, "--" if label == "persistence" else "-o", markersize=3, label=label
         )
     axes["f"].axhline(100 * args.threshold, color="grey", linewidth=0.8, linestyle=":", label="valid up to here")
+    axes["f"].set_yticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
+    axes["f"].minorticks_off()
     axes["f"].set(xlabel="time since the start", ylabel="relative L2 error in %", xlim=(0, time_after[-1] * 1.01))
     axes["f"].grid(alpha=0.3, which="both")
     axes["f"].legend(fontsize=9, ncols=2)
