@@ -90,7 +90,7 @@ def main() -> None:
 
     width = args.hidden_channels
     psi = ConvexConv(1, width, strides=(1, 1, 1), readout_channels=width, beta=20.0, alpha=0.05, key=key)
-    networks = {"LPN": no.LPN(psi), "unconstrained": no.ConvDenoiser(1, width, 5, key=other)}
+    networks = {"LPN": no.LPN(psi, center=0.5), "unconstrained": no.ConvDenoiser(1, width, 5, key=other)}
     lines = []
     for name, op in networks.items():
         started = time.perf_counter()

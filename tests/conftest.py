@@ -91,6 +91,23 @@ def getkey():
 
 
 @pytest.fixture
+def counted():
+    """A function that gives another with a list that grows whenever that is traced (`_cache_size` of a jitted function
+    may miss a program, or count it later)."""
+
+    def count(fn):
+        traces = []
+
+        def seen(*args):
+            traces.append(args)
+            return fn(*args)
+
+        return seen, traces
+
+    return count
+
+
+@pytest.fixture
 def x64():
     """Double precision inside one test only."""
     with jax.enable_x64(True):

@@ -281,6 +281,7 @@ CASES = {
     "width that heads do not divide": lambda p: lsm(hidden_channels=3, n_heads=2),
     "unknown latent paper": lambda p: no.LSM.paper("burgers", key=key),
     "potential that is no function": lambda p: no.LPN(3),
+    "a center for each point": lambda p: no.LPN(jnp.sum, center=jnp.ones(3)),
     "potential of no sharpness": lambda p: convex(beta=0),
     "potential that is not convex": lambda p: convex(alpha=-0.1),
     "potential of an unknown start": lambda p: convex(init="zeros"),

@@ -191,6 +191,37 @@ def test_an_affine_shift():
         np.testing.assert_allclose(moved.prior(x, rtol=1e-10).value, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["dense", pytest.param("functions", marks=pytest.mark.slow)])
+def test_a_center(name):
+    """psi(y - c) + <c, y> gives c + f(y - c), and R(x - c) up to a constant."""
+    make, shape = POTENTIALS[name]
+    with jax.enable_x64(True):
+        psi, c = random_weights(make()).project(), 0.5
+        moved, plain = LPN(psi, center=c), LPN(psi)
+        ys = jnp.stack([jnp.asarray(field(shape, i)) for i in (5, 6)])
+        xs = jax.vmap(moved)(ys)
+        np.testing.assert_allclose(xs, c + jax.vmap(plain)(ys - c), rtol=1e-14)
+        slope = jax.grad(moved.potential)(ys[0]) / moved.measure(shape[1:])
+        np.testing.assert_allclose(slope, xs[0], rtol=1e-9)
+        there = jax.vmap(lambda x: moved.prior(x, rtol=1e-9).value)(xs)
+        here = jax.vmap(lambda x: plain.prior(x, rtol=1e-9).value)(xs - c)
+        np.testing.assert_allclose(there[1] - there[0], here[1] - here[0], rtol=1e-7)
+        assert moved.project().center == c
+    twice = LPN(lambda y: jnp.sum(y**2), center=2.0)  # any convex function
+    np.testing.assert_allclose(twice(jnp.full((1, 3), 5.0)), 2 + 2 * 3.0)
+    np.testing.assert_allclose(jax.grad(twice.potential)(jnp.full((1, 3), 5.0)), 8.0)
+
+
+def test_a_sparse_start():
+    """Each unit takes one of the layer before; which one is drawn."""
+    psi = ConvexConv(1, 8, strides=(1, 2), readout_channels=8, init="sparse", key=KEY)
+    for layer in psi.layers[1:]:
+        flat = layer.main.reshape(-1, 8)
+        np.testing.assert_array_equal(np.sort(flat, axis=0)[-2:], [[0.0] * 8, [1.0] * 8])
+        assert len(set(np.argmax(flat, axis=0).tolist())) > 2
+    assert psi.readout.min() >= 0 and np.ptp(psi.readout) > 0
+
+
 @pytest.mark.parametrize("name", ["dense", *(pytest.param(n, marks=pytest.mark.slow) for n in ("2-D", "functions"))])
 def test_prior_of_random_networks(name):
     """f inverts, f(y) minimises R + |. - y|^2 / 2, and the gradient of R at f(y) is y - f(y)."""

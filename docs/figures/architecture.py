@@ -25,9 +25,9 @@ HOUSE = {
     "wrappers": (1.9, 4.2, SHARED), "checkpoint": (4.4, 6.8, SHARED), "sharding": (9.1, 12.0, CLASSICAL),
     "inverse": (5.3, 7.95, SHARED), "models": (0.0, 3.4, LEARNED), "pde": (9.6, 12.0, CLASSICAL),
     "nn": (0.0, 3.4, LEARNED), "data": (4.4, 6.8, SHARED), "solvers": (8.1, 12.0, CLASSICAL),
-    "operator": (0.0, 7.4, GROUND), "grid": (8.1, 11.0, GROUND), "transforms": (9.3, 11.0, GROUND),
-    "arguments": (0.0, 2.9, GROUND), "extras": (3.05, 5.9, GROUND), "scale": (6.05, 8.95, GROUND),
-    "transposition": (9.1, 12.0, GROUND),
+    "operator": (0.0, 6.4, GROUND), "grid": (8.1, 11.0, GROUND), "transforms": (9.3, 11.0, GROUND),
+    "arguments": (0.0, 4.4, GROUND), "extras": (4.55, 7.25, GROUND), "transposition": (7.4, 9.5, GROUND),
+    "scale": (9.65, 12.0, GROUND),
 }  # fmt: skip
 SOLVERS = {
     "inverse": (0.0, 5.9, SHARED), "learning": (6.1, 12.0, LEARNED), "linear_solve": (0.0, 12.0, SHARED),

@@ -26,7 +26,7 @@ from neuralops.grid import BOUNDARIES
 from neuralops.nn.pointwise import Linear
 from neuralops.operator import KEYWORDS, AbstractOperator, Envelope, check_field
 
-INITS = ("average", "published")
+INITS = ("average", "published", "sparse")
 CODE_FEATURES = 16
 
 
@@ -192,7 +192,8 @@ class ConvexDense(AbstractPotential):
     - `affine`: adds <s, y> + c with free s and c, as the toy network does.
     - `code_range`: noise levels, lowest and highest, that `code=` may give; `None` takes no code.
     - `init`: `"published"`: W_k and w by PyTorch's default, the negative ones at zero. `"average"`: each unit is
-      about a mean of those before it, so that width and depth do not change the size of anything.
+      about a mean of those before it, so that width and depth do not change the size of anything. `"sparse"`: each
+      takes one of those before it, drawn at random, which starts with more variety.
 
     Refinement: *grid-locked*.
 
@@ -317,6 +318,9 @@ def positive(shape: tuple[int, ...], fan_in: int, init: str, key: Array) -> Arra
         return jnp.exp(0.1 * jax.random.normal(key, shape) - 10)
     if init == "clipped":
         return jnp.maximum(default_uniform(shape, fan_in, key), 0)
+    if init == "sparse" and len(shape) > 1:
+        chosen = jax.random.randint(key, shape[-1:], 0, fan_in)
+        return jax.nn.one_hot(chosen, fan_in, axis=0).reshape(shape)
     return jax.random.uniform(key, shape, maxval=2 / fan_in)
 
 

@@ -53,7 +53,8 @@ class ConvexConv(AbstractPotential):
     - `readout_channels`: channels after the last kernel.
     - `use_bias`: a bias in the first layer and a constant in psi; the skips always have one.
     - `beta`, `alpha`, `code_range`: as in `ConvexDense`.
-    - `init`: `"published"`: W_k and w are exp(N(-10, 0.01)). `"average"`: as in `ConvexDense`.
+    - `init`: `"sparse"`, `"average"`: as in `ConvexDense`; means over many taps differ little from each other, and
+      networks that start so learned more slowly. `"published"`: W_k and w are exp(N(-10, 0.01)).
 
     Refinement: *spacing-locked*, its kernels count points; `ConvexIntegral` does not.
 
@@ -90,7 +91,7 @@ class ConvexConv(AbstractPotential):
         beta: float = 10.0,
         alpha: float = 0.01,
         code_range: tuple[float, float] | None = None,
-        init: str = "average",
+        init: str = "sparse",
         key: Array,
     ) -> None:
         self.in_channels, self.ndim = count(in_channels, "in_channels"), count(ndim, "ndim", most=3)
