@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=64, help="points per side of the crops")
     parser.add_argument("--crops", type=int, default=24)
     parser.add_argument("--validation", type=int, default=6)
-    parser.add_argument("--iterations", type=int, default=40, help="of ADMM")
+    parser.add_argument("--iterations", type=int, default=100, help="of ADMM")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quiet", action="store_true")
     return parser.parse_args()
@@ -126,7 +126,8 @@ def restore(method: str, number: float, ops: dict[str, Any], y: Any, A: Any, nor
     if method == "wavelets":
         return reconstruct(A, y, Wavelets(number, wavelet="sym4", levels=3), FISTA(max_steps=100, rtol=1e-4), norm=norm)
     # scale is 0.5, so that 2 scale |A|^2, of which rho is a multiple, is |A|^2
-    return reconstruct(A, y, Learned(ops[method]), ADMM(number * norm**2, max_steps=args.iterations, rtol=1e-4), norm=norm)
+    admm = ADMM(number * norm**2, max_steps=args.iterations, rtol=1e-4)
+    return reconstruct(A, y, Learned(ops[method]), admm, norm=norm)
 
 
 def scores(x: Any, clean: Any) -> tuple[float, float]:

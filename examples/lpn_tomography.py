@@ -53,13 +53,15 @@ def parse() -> argparse.Namespace:
 
 def trained(fields: jax.Array, args: argparse.Namespace) -> Any:
     """A learned proximal network for these fields."""
-    psi = ConvexConv(1, args.hidden_channels, strides=(1, 2, 1), window=3, beta=20.0, key=jax.random.key(args.seed))
-    op, losses = no.LPN(psi), no.losses
+    # No strides: coarser layers leave the pattern of their grid in the gradient.
+    width, key = args.hidden_channels, jax.random.key(args.seed)
+    psi = ConvexConv(1, width, strides=(1, 1, 1), readout_channels=width, beta=20.0, key=key)
+    op, losses = no.LPN(psi, center=0.2), no.losses
     per_epoch = max(len(fields) // args.batch_size, 1)
     gammas = losses.gamma_schedule(0.08, (4, 2, 1))
     adam = lambda rate, epochs: optax.adam(optax.cosine_decay_schedule(rate, epochs * per_epoch, alpha=0.1))
     later = max(args.num_epochs // 3, 1)
-    first, then = adam(3e-3, args.num_epochs), adam(1e-3, later)  # one optimiser, one program
+    first, then = adam(5e-3, args.num_epochs), adam(1e-3, later)  # one optimiser, one program
     stages = [(losses.mae, args.num_epochs, first)]
     stages += [(losses.proximal_matching(gamma, mean=True), later, then) for gamma in gammas]
     for i, (loss, epochs, optimizer) in enumerate(stages):

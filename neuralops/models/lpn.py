@@ -299,14 +299,12 @@ class Patched(AbstractOperator):
         return jnp.asarray([*starts, *[starts[0]] * missing], jnp.int32).reshape(-1, size, len(ranges)), counted
 
 
-_IMAGE: dict[str, Any] = {"window": 16, "strides": (2, 1, 2, 1, 2), "hidden_channels": 256, "beta": 100.0}
-_IMAGE |= {"alpha": 1e-6, "init": "published"}
+_PUBLISHED: dict[str, Any] = {"boundary": "dirichlet", "init": "published"}
+_IMAGE = {**_PUBLISHED, "window": 16, "strides": (2, 1, 2, 1, 2), "hidden_channels": 256, "beta": 100.0, "alpha": 1e-6}
+_DIGIT = {**_PUBLISHED, "window": 7, "strides": (2, 1, 2), "use_bias": False, "beta": 10.0, "alpha": 0.01}
 _PAPER: dict[str, tuple[Any, dict[str, Any]]] = {
     "toy_1d": (ConvexDense, {"num_points": 1, "init": "published"}),
-    "mnist": (
-        ConvexConv,
-        {"window": 7, "strides": (2, 1, 2), "use_bias": False, "beta": 10.0, "alpha": 0.01, "init": "published"},
-    ),
+    "mnist": (ConvexConv, _DIGIT),
     "celeba": (ConvexConv, {"in_channels": 3, **_IMAGE}),
     "mayo_ct": (ConvexConv, {"in_channels": 1, **_IMAGE}),
 }

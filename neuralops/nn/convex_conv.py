@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import count, flag
-from neuralops.grid import BOUNDARIES, per_axis
+from neuralops.grid import BOUNDARIES, check_boundary, per_axis
 from neuralops.nn.convex import (
     AbstractPotential,
     ConvexLayer,
@@ -33,13 +33,14 @@ from neuralops.nn.pointwise import Linear
 from neuralops.operator import Envelope, check_field
 
 ZERO = ("zero", "zero")
+GHOSTS = {"periodic": "wrap", "dirichlet": "zero", "neumann": "even"}  # names in `nn.convolution`
 
 
 class ConvexConv(AbstractPotential):
     """The convolutional potential of Fang, Buchanan and Sulam, in any dimension, on any grid, with any channels.
 
-    The first layer is a convolution of the field with three points per axis and zero padding; each further one has
-    such a convolution of the layer before (weights at least zero) and one of the field, resized to the grid of that
+    The first layer is a convolution of the field with three points per axis; each further one has such a convolution of
+    the layer before (weights at least zero) and one of the field, resized to the grid of that
     layer, both to every point or to every second one. The last layer has kernels of `window` points and no padding.
     Its outputs at all places where the window fits are summed: on a larger grid psi has more terms.
 
@@ -47,6 +48,8 @@ class ConvexConv(AbstractPotential):
 
     - `in_channels`, `hidden_channels`: channels of the field and of the layers.
     - `ndim`: dimension of the grid.
+    - `boundary`: how fields and layers continue beyond the edge, a word per axis or a pair where its ends differ:
+      `"neumann"` as their mirror image, `"periodic"`, or `"dirichlet"` as zeros, as published.
     - `strides`: 1 or 2 for each further layer, (2, 1, 2, 1, 2) as published for 128 x 128.
     - `window`: points per axis of the last kernel, on the coarsest grid; as many as that has make one dense map, as
       published. 1 makes the operator the same at every place.
@@ -69,6 +72,7 @@ class ConvexConv(AbstractPotential):
     in_channels: int = eqx.field(static=True)
     hidden_channels: int = eqx.field(static=True)
     ndim: int = eqx.field(static=True)
+    boundary: tuple[str | tuple[str, str], ...] = eqx.field(static=True)
     strides: tuple[int, ...] = eqx.field(static=True)
     window: tuple[int, ...] = eqx.field(static=True)
     readout_channels: int = eqx.field(static=True)
@@ -84,6 +88,7 @@ class ConvexConv(AbstractPotential):
         hidden_channels: int = 64,
         *,
         ndim: int = 2,
+        boundary: Any = "neumann",
         strides: Sequence[int] = (2, 1, 2),
         window: int | Sequence[int] = 1,
         readout_channels: int = 64,
@@ -97,6 +102,7 @@ class ConvexConv(AbstractPotential):
         self.in_channels, self.ndim = count(in_channels, "in_channels"), count(ndim, "ndim", most=3)
         self.hidden_channels = width = count(hidden_channels, "hidden_channels")
         self.readout_channels, self.use_bias = count(readout_channels, "readout_channels"), flag(use_bias, "use_bias")
+        self.boundary = tuple(check_boundary(b) for b in per_axis(boundary, self.ndim, "boundary"))
         self.strides = tuple(count(s, "strides", most=2) for s in strides)
         self.window = tuple(count(n, "window") for n in per_axis(window, self.ndim, "window"))
         self.beta, self.alpha, self.code_range = check_numbers(beta, alpha, code_range)
@@ -135,17 +141,21 @@ class ConvexConv(AbstractPotential):
             )
 
     def stages(self, grid: tuple[int, ...]) -> list[Stage]:
-        grids = self.grids(grid)
+        grids, edges = self.grids(grid), self._edges()
         first = self.layers[0]
-        found = [Stage(None, _convolution(first.skip, 1, grid), first)]
+        found = [Stage(None, _convolution(first.skip, 1, grid, edges), first)]
         for layer, stride, points in zip(self.layers[1:-1], self.strides, grids[:-1], strict=True):
-            skip = _after(resize(grid, points), _convolution(layer.skip, stride, points))
+            skip = _after(resize(grid, points), _convolution(layer.skip, stride, points, edges))
             assert layer.main is not None
-            found.append(Stage(_convolution(layer.main, stride, points), skip, layer))
+            found.append(Stage(_convolution(layer.main, stride, points, edges), skip, layer))
         last, points = self.layers[-1], grids[-1]
         assert last.main is not None
         skip = _after(resize(grid, points), _windows(last.skip, points))
         return [*found, Stage(_windows(last.main, points), skip, last)]
+
+    def _edges(self) -> tuple[tuple[str, str], ...]:
+        ends = ((b, b) if isinstance(b, str) else b for b in self.boundary)
+        return tuple((GHOSTS[low], GHOSTS[high]) for low, high in ends)
 
     def _value(self, y: Array, features: Array | None) -> Array:
         value = super()._value(y, features)
@@ -156,14 +166,42 @@ def _after(first: Map, second: Map) -> Map:
     return Map(lambda x: second.apply(first.apply(x)), lambda z: first.transpose(second.transpose(z)))
 
 
-def _convolution(kernel: Array, stride: int, grid: tuple[int, ...]) -> Map:
-    """Three points per axis with zero padding, to every point or to every second one, and its transpose."""
+def _convolution(kernel: Array, stride: int, grid: tuple[int, ...], edges: tuple[tuple[str, str], ...]) -> Map:
+    """Three points per axis, to every point or to every second one, and its transpose.
+
+    Where ghost points are read, the transpose spreads onto them too, and adds them to the points that they copy.
+    """
     ghosts, axes = (ZERO,) * len(grid), tuple(range(len(grid)))
-    swapped = jnp.swapaxes(kernel, -1, -2)
-    if stride == 1:
-        flipped = jnp.flip(swapped, axes)
-        return Map(lambda x: convolve(x, kernel, ghosts), lambda z: convolve(z, flipped, ghosts))
-    return Map(lambda x: coarsen(x, kernel, ghosts, "even"), lambda z: refine(z, swapped, ghosts, "even", grid))
+    swapped, plain = jnp.swapaxes(kernel, -1, -2), edges == ghosts
+    flipped = jnp.flip(swapped, axes)
+    wide = tuple(n + 3 for n in grid)  # two points before the first, the outer of them for parity, and one behind
+
+    def spread(z: Array) -> Array:
+        if stride == 1:
+            return convolve(z if plain else _padded(z, 1, 1), flipped, ghosts)
+        if plain:
+            return refine(z, swapped, ghosts, "even", grid)
+        return refine(_padded(z, 1, 0), swapped, ghosts, "even", wide)[(slice(1, None),) * len(grid)]
+
+    apply = (lambda x: convolve(x, kernel, edges)) if stride == 1 else (lambda x: coarsen(x, kernel, edges, "even"))
+    return Map(apply, spread if plain else lambda z: _folded(spread(z), edges))
+
+
+def _padded(z: Array, before: int, behind: int) -> Array:
+    return jnp.pad(z, [(before, behind)] * (z.ndim - 1) + [(0, 0)])
+
+
+def _folded(z: Array, edges: tuple[tuple[str, str], ...]) -> Array:
+    """The first and the last point of each axis, which are ghosts, added to what they are copies of."""
+    for axis, ends in enumerate(edges):
+        pick = functools.partial(jax.lax.index_in_dim, axis=axis, keepdims=False)
+        inner = jax.lax.slice_in_dim(z, 1, z.shape[axis] - 1, axis=axis)
+        here = lambda i, axis=axis: (slice(None),) * axis + (i,)
+        for ghost, end, near, far in ((0, ends[0], 0, -1), (-1, ends[1], -1, 0)):
+            if end != "zero":
+                inner = inner.at[here(near if end == "even" else far)].add(pick(z, ghost % z.shape[axis]))
+        z = inner
+    return z
 
 
 def _windows(kernel: Array, grid: tuple[int, ...]) -> Map:

@@ -86,6 +86,7 @@ def _images(taken: Mapping[str, np.ndarray], dense: bool, beta: float, alpha: fl
         ConvexConv,
         inputs,
         width,
+        boundary="dirichlet",
         strides=strides,
         window=window,
         readout_channels=outputs,
