@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import lpn_darcy_inversion as example
 
 NUMBERS = {
-    "total variation": (0.3, 1.0, 3.0, 10.0),
+    "total variation": (0.03, 0.1, 0.3, 1.0, 3.0),
     "Gaussian": (0.3, 1.0, 3.0),
-    "LPN, squared error": (1.0, 3.0, 10.0, 30.0, 100.0),
-    "LPN, proximal matching": (1.0, 3.0, 10.0, 30.0, 100.0),
+    "LPN, squared error": (1.0, 2.0, 3.0, 5.0, 10.0, 30.0),
+    "LPN, proximal matching": (1.0, 2.0, 3.0, 5.0, 10.0, 30.0),
 }
 NUM_KNOWN = 100  # media before those that dgno_inverse.py judges; the last of them tune here
 

@@ -1,8 +1,8 @@
 """Sparse-view tomography of ellipse phantoms: filtered back-projection, total variation, a learned prior. A picture.
 
     python examples/lpn_tomography.py                       # small: 32 x 32 cells, 12 views, 8 test images
-    python examples/lpn_tomography.py --num-points 64 --views 200 60 --num-train 4000 --num-epochs 60 \\
-        --hidden-channels 64 --num-test 20 --num-steps 100  # the study
+    python examples/lpn_tomography.py --num-points 64 --views 200 60 --num-train 4000 --hidden-channels 16 \\
+        --num-test 20 --num-steps 60  # the study
 
 Data are exact line integrals plus noise, not those of the discretisation that inverts them. The prior is an LPN,
 trained here to denoise phantoms: absolute errors first, then proximal matching with a gamma that shrinks. It
@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-train", type=int, default=400, help="phantoms that the prior is trained on")
     parser.add_argument("--num-tune", type=int, default=4, help="phantoms for weights")
     parser.add_argument("--num-test", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=32, help="cells per side of the part of a phantom that is learned")
     parser.add_argument("--num-epochs", type=int, default=9, help="of absolute errors; as many of proximal matching")
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--hidden-channels", type=int, default=8)
@@ -51,7 +52,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def trained(fields: jax.Array, args: argparse.Namespace) -> Any:
+def crops(fields: Any, size: int, seed: int) -> np.ndarray:
+    """A part of each field, at a random place."""
+    rng = np.random.default_rng(seed)
+    size = min(size, fields.shape[-1])
+    places = rng.integers(0, fields.shape[-1] - size + 1, (len(fields), 2))
+    return np.stack([x[:, i : i + size, j : j + size] for x, (i, j) in zip(np.asarray(fields), places, strict=True)])
+
+
+def trained(fields: np.ndarray, args: argparse.Namespace) -> Any:
     """A learned proximal network for these fields."""
     # No strides: coarser layers leave the pattern of their grid in the gradient.
     width, key = args.hidden_channels, jax.random.key(args.seed)
@@ -158,7 +167,7 @@ def main() -> None:
     grid = no.Grid((args.num_points,) * 2, 1.0, centering="cell")
     fields = jax.jit(lambda p: jax.lax.map(lambda one: one.image(grid), p))(draw(args.seed + 10, args.num_train))
     began = time.perf_counter()
-    op = trained(fields, args)
+    op = trained(crops(fields, args.crop, args.seed), args)
     seconds = time.perf_counter() - began
     phantoms = draw(args.seed + 11, args.num_tune + args.num_test)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(op))

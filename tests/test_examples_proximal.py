@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import numpy as np
 import pytest
 from test_examples_solvers import load
@@ -72,3 +73,47 @@ def test_a_short_tomography(tmp_path, monkeypatch):
     assert min(psnr.values()) > back + 1
     assert (tmp_path / "lpn_tomography_12.png").stat().st_size > 10_000
     assert isinstance(no.load(tmp_path / "lpn.safetensors"), no.LPN)
+
+
+def test_parts_of_phantoms():
+    fields = np.arange(2 * 36.0).reshape(2, 1, 6, 6)
+    parts = load("lpn_tomography").crops(fields, 4, 0)
+    assert parts.shape == (2, 1, 4, 4)
+    for part, field in zip(parts, fields, strict=True):
+        i, j = divmod(int(part[0, 0, 0]) % 36, 6)
+        np.testing.assert_array_equal(part, field[:, i : i + 4, j : j + 4])
+    np.testing.assert_array_equal(load("lpn_tomography").crops(fields, 32, 0), fields)
+
+
+@pytest.mark.parametrize("medium", [pytest.param("two_phase", marks=pytest.mark.slow), "smooth"])
+def test_media_and_what_is_seen_of_them(medium):
+    law = load("lpn_darcy_inversion").Law(medium)
+    x = law.media(3, 2)[1]
+    assert x.min() >= 0
+    assert x.max() <= 1
+    np.testing.assert_allclose(law.to_x(law.to_a(x)), x, atol=1e-6)
+    _, inside = law.inner_nodes()
+    assert len(inside) == 27**2
+    u = law.exact.solve(law.to_a(x))
+    forward, y = law.measured(u, inside[::7], 25.0, jax.random.key(0))
+    # the faster solver differs by much less than the noise, whose deviation is 1 in these units
+    np.testing.assert_allclose(forward(x), y, atol=4)
+    assert 0.7 < float(np.std(forward(x) - y)) < 1.3
+    assert float(law.error(x, x)) == 0
+
+
+@pytest.mark.slow
+def test_a_short_darcy_inversion(tmp_path, monkeypatch):
+    """Each prior finds more of the medium than its mean, and fits the data about as well as the truth does."""
+    module = load("lpn_darcy_inversion")
+    flags = ["--num-train", "320", "--num-epochs", "4", "--steps", "4", "--quiet", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["x", *flags])
+    module.main()
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    errors = {row.split("|")[1].strip(): float(row.split("|")[2].strip(" %")) for row in lines if row.endswith("% |")}
+    assert len(errors) == 4
+    assert max(v for k, v in errors.items() if k != "mean medium") < 0.8 * errors["mean medium"]
+    misfits = [float(line.split("misfit ")[1].split()[0]) for line in lines if "misfit" in line]
+    assert len(misfits) == 3
+    assert max(misfits) < 100
+    assert (tmp_path / "lpn_darcy_inversion.png").stat().st_size > 10_000
