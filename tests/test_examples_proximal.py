@@ -85,7 +85,8 @@ def test_parts_of_phantoms():
     np.testing.assert_array_equal(load("lpn_tomography").crops(fields, 32, 0), fields)
 
 
-@pytest.mark.parametrize("medium", [pytest.param("two_phase", marks=pytest.mark.slow), "smooth"])
+@pytest.mark.slow
+@pytest.mark.parametrize("medium", ["two_phase", "smooth"])
 def test_media_and_what_is_seen_of_them(medium):
     law = load("lpn_darcy_inversion").Law(medium)
     x = law.media(3, 2)[1]
