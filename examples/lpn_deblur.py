@@ -89,7 +89,9 @@ def main() -> None:
     patches = pictures.patches(others, args.patch, 800, seed=args.seed)
 
     width = args.hidden_channels
-    psi = ConvexConv(1, width, strides=(1, 1, 1), readout_channels=width, beta=20.0, alpha=0.05, key=key)
+    # With few channels and steps the average start learns faster, with more the sparse one (docs/lpn.md).
+    more = {"init": "average" if width < 16 else "sparse", "beta": 20.0, "alpha": 0.05}
+    psi = ConvexConv(1, width, strides=(1, 1, 1), readout_channels=width, **more, key=key)
     networks = {"LPN": no.LPN(psi, center=0.5), "unconstrained": no.ConvDenoiser(1, width, 5, key=other)}
     lines = []
     for name, op in networks.items():
