@@ -8,7 +8,7 @@ non-linear problem: `reconstruct_nonlinear` takes Gauss-Newton steps, each a rec
 equation, whose Jacobian comes from one adjoint solve for each value. Priors on x, which is a moved and scaled to
 [0, 1]: total variation; a Gaussian with mean and covariance of media of the law; a learned proximal network, trained to
 take noise off such media.
-`benchmarks/lpn_darcy_inversion.py` tunes the three weights and judges them on 20 media. Report and figure lie under
+`benchmarks/which_prior.py` tunes the three weights and judges them on 20 media. Report and figure lie under
 --output.
 """
 

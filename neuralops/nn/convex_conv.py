@@ -57,7 +57,8 @@ class ConvexConv(AbstractPotential):
     - `use_bias`: a bias in the first layer and a constant in psi; the skips always have one.
     - `beta`, `alpha`, `code_range`: as in `ConvexDense`.
     - `init`: `"sparse"`, `"average"`: as in `ConvexDense`; means over many taps differ little from each other, and
-      networks that start so learned more slowly. `"published"`: W_k and w are exp(N(-10, 0.01)).
+      networks of 24 channels that start so learned more slowly, those of 8 faster. `"published"`: W_k and w are
+      exp(N(-10, 0.01)).
 
     Refinement: *spacing-locked*, its kernels count points; `ConvexIntegral` does not.
 

@@ -24,8 +24,9 @@ class Ending(enum.IntEnum):
 MESSAGES = {
     Ending.converged: "converged: both residuals are below rtol",
     Ending.max_steps: "not converged: max_steps was reached while the residuals still fell; allow more",
-    Ending.cycling: "not converged: the residuals no longer fall, the iteration goes round or is at the accuracy "
-    "of its inner solves; take a larger rho (a smaller step), or a smaller rtol of `inner`, or float64",
+    Ending.cycling: "not converged: the residuals no longer fall, the iteration goes round, drifts, or is at the "
+    "accuracy of its inner solves; look at the merit (`monitor`), take a larger rho (a smaller step), or a smaller "
+    "rtol of `inner`, or float64",
     Ending.diverged: "diverged: after a good start the residuals stayed ten times above their least, or the iterates "
     "ran away; the best one is returned, take a larger rho (a smaller step)",
     Ending.nonfinite: "not converged: NaN or infinity; the best finite iterate is returned, take a larger rho (a "

@@ -1,14 +1,14 @@
 """A coefficient of Darcy's equation from 100 noisy values of the solution: learned proximal networks and other priors.
 
-    python benchmarks/lpn_darcy_inversion.py two_phase
-    python benchmarks/lpn_darcy_inversion.py smooth --level 0.1
+    python benchmarks/which_prior.py two_phase
+    python benchmarks/which_prior.py smooth --level 0.1
 
 Problem, priors and reconstruction are those of `examples/lpn_darcy_inversion.py`; media, measured nodes and noise are
 those of `benchmarks/dgno_inverse.py`, so that the posterior of a generative operator stands beside them. The number of
 each method (weight, or rho) is the best of a list on media of their own, by the relative L2 error of a. Every run is a
 line of the record under --output; those on record are not done again. Seconds are processor time.
 
-    python benchmarks/lpn_darcy_inversion.py two_phase --chains 3
+    python benchmarks/which_prior.py two_phase --chains 3
 
 takes the law itself as prior, on the first three media: two chains of preconditioned Crank-Nicolson steps (Cotter et
 al. 2013) on the Gaussian field whose sign the medium is. No estimate has a smaller expected squared error than the
@@ -46,9 +46,9 @@ NUM_KNOWN = 100  # media before those that dgno_inverse.py judges; the last of t
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("medium", choices=tuple(example.RANGE))
-    parser.add_argument("--output", type=Path, default=Path("outputs/lpn_darcy_inversion_benchmark"))
+    parser.add_argument("--output", type=Path, default=Path("outputs/which_prior"))
     parser.add_argument("--num-train", type=int, default=4000)
-    parser.add_argument("--num-epochs", type=int, default=12)
+    parser.add_argument("--num-epochs", type=int, default=8)
     parser.add_argument("--hidden-channels", type=int, default=16)
     parser.add_argument("--level", type=float, default=0.4, help="noise the networks are trained for")
     parser.add_argument("--measured", type=int, default=100)
