@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from neuralops import transforms
 from neuralops.arguments import check_number
 from neuralops.grid import Grid
 from neuralops.pde.random_fields import GaussianRandomField
@@ -124,32 +124,28 @@ def stationary_field(
 ) -> Float[Array, "*grid"]:
     """A Gaussian field of mean 0, variance 1 at every point, and Matern's correlation (see `LogNormal`).
 
-    The half-sum of independent Neumann and Dirichlet series is, on the box, the periodic series of twice its length:
-    C(x - y) + C(x + y) and C(x - y) - C(x + y) add up to a covariance that knows no wall. In several dimensions
-    every axis has its two kinds.
+    Drawn on a periodic box that is twice as long along the axes that are not periodic, and cut.
     """
     tau = math.sqrt(2 * smoothness) / correlation_length
     alpha = smoothness + grid.ndim / 2
     highest = _highest_modes(grid, correlation_length, smoothness)
     laplacian, weight = np.zeros(()), np.ones(())
-    for m, b, L in zip(highest, grid.boundary, grid.domain_extent, strict=True):
-        period = L if b == "periodic" else 2 * L
-        wave = 2 * np.pi * np.arange(m + 1) / period
+    points, periods, kept = [], [], []
+    for m, axis, L in zip(highest, grid.axes, grid.domain_extent, strict=True):
+        p, q = transforms.positions(axis)  # of a periodic axis of the same spacing the points are a piece
+        twice = 1 if axis.boundary == "periodic" else 2
+        first = int(p[0]) // 2
+        points.append(twice * q // 2)
+        periods.append(twice * L)
+        kept.append(slice(first, first + axis.num_points))
+        wave = 2 * np.pi * np.arange(m + 1) / periods[-1]
         laplacian = np.add.outer(laplacian, wave**2)
-        weight = np.multiply.outer(weight, np.where(wave == 0, 1.0, 2.0) / period)
+        weight = np.multiply.outer(weight, np.where(wave == 0, 1.0, 2.0) / periods[-1])
     scale = float(np.sum(weight * (laplacian + tau**2) ** -alpha)) ** -0.5
-    num_modes = lambda m, b: {"periodic": 2 * m + 1, "neumann": m + 1, "dirichlet": m}[b]
-    kinds = list(itertools.product(*(_KINDS[b == "periodic"] for b in grid.boundary)))
-    parts = [
-        GaussianRandomField(
-            alpha, tau, boundary=kind, scale=scale, zero_mean=False, num_modes=list(map(num_modes, highest, kind))
-        ).sample(jax.random.fold_in(key, i), grid, dtype=dtype)[0]
-        for i, kind in enumerate(kinds)
-    ]
-    return jnp.sum(jnp.stack(parts), 0) / 2.0 ** sum(b != "periodic" for b in grid.boundary)
-
-
-_KINDS = {True: ("periodic",), False: ("neumann", "dirichlet")}
+    num_modes = [2 * m + 1 for m in highest]
+    law = GaussianRandomField(alpha, tau, boundary="periodic", scale=scale, zero_mean=False, num_modes=num_modes)
+    field = law.sample(key, Grid(points, periods, "periodic", grid.centering), dtype=dtype)
+    return field[(0, *kept)]
 
 
 def check_modes(grid: Grid, correlation_length: float, smoothness: float, name: str) -> None:
