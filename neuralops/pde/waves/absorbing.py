@@ -53,9 +53,10 @@ class AbsorbingLayer:
             raise ValueError(f"reflection: expected a number below 1, got {self.reflection}; 1e-3 is common.")
 
     def num_points(self, spacing: float) -> int:
-        """Points of the layer: half a wavelength for an echo of 1e-3, and at least 10."""
-        decades = -math.log10(self.reflection) / 3
-        return max(math.ceil(10 * decades), math.ceil(0.5 * decades * self.wavelength / spacing))
+        """Points of the layer: 10 for an echo of 1e-3, 20 for 1e-4, and more where the wave is long (measured)."""
+        decades = -math.log10(self.reflection)
+        long = decades / 6 * self.wavelength / spacing  # half a wavelength for 1e-3
+        return max(math.ceil(10 * (decades - 2)), math.ceil(long), 5)
 
 
 class Slab(NamedTuple):

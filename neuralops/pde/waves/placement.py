@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from neuralops.grid import lagrange
 from neuralops.transforms import Axis
 
 __all__ = ["Placement", "place"]
@@ -51,7 +51,7 @@ def place(
         if axis.boundary != "periodic":
             low = jnp.clip(low, -int(walls[0]), n - num_samples + int(walls[1]))
         samples = low.astype(int) + np.arange(num_samples)[:, None]
-        polynomials = _lagrange(at - low, num_samples)
+        polynomials = lagrange(at - low, num_samples - 1)
         if axis.boundary == "periodic":
             samples = samples % n
         else:
@@ -61,9 +61,3 @@ def place(
         index = index * n + samples.reshape(along)
         weights = weights * polynomials.reshape(along)
     return Placement(index.reshape(-1, count), weights.reshape(-1, count))
-
-
-def _lagrange(s: Array, count: int) -> Array:
-    """The Lagrange polynomials of the nodes 0, ..., count - 1 at `s`, one per node."""
-    factor = lambda i: math.prod(((s - j) / (i - j) for j in range(count) if j != i), start=jnp.ones_like(s))
-    return jnp.stack([factor(i) for i in range(count)])
