@@ -93,7 +93,7 @@ class GaussianRandomField(eqx.Module):
         **Raises:** `ValueError` when `alpha <= ndim / 2`, when the covariance has no finite value on the constant
         mode (`tau=0` with `zero_mean=False`), or when JAX cannot hold `dtype`.
         """
-        dtype = _check_dtype(dtype)
+        dtype = check_dtype(dtype)
         boundaries = [check_boundary(b) for b in per_axis(self.boundary, grid.ndim, "boundary")]
         wanted = per_axis(self.num_modes, grid.ndim, "num_modes")
         covers = [_Cover.of(axis, b, modes) for axis, b, modes in zip(grid.axes, boundaries, wanted, strict=True)]
@@ -145,7 +145,8 @@ def check_num_modes(value: Any, ndim: int | None = None) -> int | tuple[int, ...
     return counts if ndim is None else per_axis(counts, ndim, "num_modes")
 
 
-def _check_dtype(dtype: Any) -> Any:
+def check_dtype(dtype: Any) -> Any:
+    """A real floating type that JAX can hold, its default for `None`, or a `ValueError`."""
     default = jnp.result_type(float)
     dtype = default if dtype is None else jnp.dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
