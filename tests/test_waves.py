@@ -11,7 +11,16 @@ from jax.flatten_util import ravel_pytree
 
 from neuralops import transforms
 from neuralops.grid import Grid
-from neuralops.pde.waves import AbsorbingLayer, Sources, WaveEquation, WaveState, gaussian_pulse, plane_wave, ricker, rings
+from neuralops.pde.waves import (
+    AbsorbingLayer,
+    Sources,
+    WaveEquation,
+    WaveState,
+    gaussian_pulse,
+    plane_wave,
+    ricker,
+    rings,
+)
 from neuralops.pde.waves import equation as module
 from neuralops.pde.waves.stencils import ORDERS, difference, dual, second_difference, stiffness, symbol
 from neuralops.transforms import Axis
@@ -120,7 +129,7 @@ def test_energy_is_constant_and_time_runs_back(walls, order, centering):
         start = field(shape) * (1 if inside is None else inside)
         first = equation.run(c, start, num_steps=1, **medium).state
         last = equation.run(c, state=first, num_steps=400, **medium).state
-        energies = [equation.energy(s, c, **medium) for s in (first, last)]
+        energies = [float(equation.energy(s, c, **medium)) for s in (first, last)]
         assert energies[1] == pytest.approx(energies[0], rel=1e-10)
         back = equation.run(c, state=WaveState(last.current, last.previous), num_steps=400, **medium).state
         np.testing.assert_allclose(back.current, first.previous, atol=1e-9)
@@ -138,9 +147,9 @@ def standing(equation, t, k=(2, 3)):
 def test_orders_in_space(order):
     errors = []
     for n in (16, 32):
-        equation = WaveEquation((n, n), max_sound_speed=1.0, walls="neumann", order=order, time_order=4, dt=1e-3)
-        final = equation.run(jnp.ones((n, n)), jnp.asarray(standing(equation, 0.0)), num_steps=600).final
-        errors.append(np.abs(final - standing(equation, 0.6)).max())
+        equation = WaveEquation((n, n), max_sound_speed=1.0, walls="neumann", order=order, time_order=4, dt=2e-3)
+        final = equation.run(jnp.ones((n, n)), jnp.asarray(standing(equation, 0.0)), num_steps=200).final
+        errors.append(np.abs(final - standing(equation, 0.4)).max())
     if order == "spectral":
         assert max(errors) < 1e-9
     else:
@@ -155,7 +164,9 @@ def test_orders_in_time(time_order):
         equation = make(time_order=time_order, dt=dt)
         rate = np.pi * np.hypot(2, 3)
         shape = standing(equation, 0.0)
-        run = equation.run(jnp.ones((16, 16)), jnp.asarray(shape), initial_rate=jnp.asarray(shape), num_steps=round(1 / dt))
+        run = equation.run(
+            jnp.ones((16, 16)), jnp.asarray(shape), initial_rate=jnp.asarray(shape), num_steps=round(1 / dt)
+        )
         errors.append(np.abs(run.final - shape * (np.cos(rate) + np.sin(rate) / rate)).max())
     assert np.log2(errors[0] / errors[1]) == pytest.approx(time_order, abs=0.2)
 
@@ -166,7 +177,11 @@ def test_density_and_obstacles_keep_the_order_of_the_scheme(order, density):
     """A wall as an obstacle: what the grid ends at and what faces close give the same field."""
     inside = np.zeros((20, 12))
     inside[:13] = 1.0
-    rho = None if density == "constant" else jnp.asarray(1 + 0.5 * np.cos(np.pi * np.arange(20) / 13))[:, None] + jnp.zeros((20, 12))
+    rho = (
+        None
+        if density == "constant"
+        else jnp.asarray(1 + 0.5 * np.cos(np.pi * np.arange(20) / 13))[:, None] + jnp.zeros((20, 12))
+    )
     make = functools.partial(WaveEquation, max_sound_speed=1.0, walls="neumann", order=order, density=density, dt=5e-3)
     whole, part = make((20, 12), domain_extent=(20 / 13, 1.0)), make((13, 12))
     start = field((20, 12)) * inside
@@ -175,6 +190,7 @@ def test_density_and_obstacles_keep_the_order_of_the_scheme(order, density):
     np.testing.assert_allclose(a[:13], b, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_longest_step_is_where_stability_ends():
     for order in ORDERS:
         for time_order in (2, 4):
@@ -217,6 +233,7 @@ def echo(order, points_per_wavelength, reflection, centering="cell"):
     return np.abs(seen - true[:, first : first + n]).max() / 0.5, a.layer_points[0][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [2, 4, 8, "spectral"])
 def test_the_echo_of_a_layer_is_what_was_asked_for(order):
     """Against the same waves on a box three times as long; a wave of amplitude 1/2 meets each wall."""
@@ -226,13 +243,15 @@ def test_the_echo_of_a_layer_is_what_was_asked_for(order):
     size, points = echo(order, 8, 1e-4)
     assert points == 20
     assert size < 1e-4
-    assert echo(order, 60, 1e-3)[0] < 1e-3
+    assert echo(order, 40, 1e-3)[0] < 1e-3
 
 
-def test_the_echo_on_nodes():
-    assert echo(4, 8, 1e-3, "node")[0] < 1e-3
+@pytest.mark.parametrize("centering", ["node", "cell"])
+def test_the_echo_on_nodes_and_cells(centering):
+    assert echo(4, 8, 1e-3, centering)[0] < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [2, 8, "spectral"])
 def test_no_mode_grows_in_the_layers(order):
     """The eigenvalues of a whole step, memories included, in a medium that varies along the layer."""
@@ -265,27 +284,29 @@ def test_layers_stay_quiet_for_a_hundred_thousand_steps(num_points, extent, wall
     assert np.all(sizes[2:] <= 1.01 * sizes[1:-1])
 
 
+@pytest.mark.slow
 def test_a_scatterer_changes_nothing_before_the_wave_is_there():
     layer = AbsorbingLayer(0.2, 1e-3)
     equation = WaveEquation((40, 30), max_sound_speed=1.0, order=4, layer=layer)
     c = jnp.full((40, 30), 0.8)
     other = c.at[30:36, 10:20].set(0.5)
     where = np.array([[0.11, 0.02], [0.4, 0.9]])  # the second next to a wall
-    sources = Sources(where, jnp.tile(ricker(equation.dt * np.arange(60), 5.0), (2, 1)))
-    a, b = (equation.run(m, num_steps=60, sources=sources, every=1) for m in (c, other))
+    sources = Sources(where, jnp.tile(ricker(equation.dt * np.arange(150), 5.0), (2, 1)))
+    a, b = (equation.run(m, num_steps=150, sources=sources, every=1) for m in (c, other))
     difference_ = np.abs(np.asarray(a.frames - b.frames)).max(axis=(1, 2))
-    reached = 8  # steps of at most 3 points a step from 28 points away
+    reached = 6  # steps of at most 3 points along an axis, from 19 points away
     assert np.all(difference_[:reached] == 0)
     assert difference_[-1] > 1e-3
-    far = np.asarray(a.state.current - b.state.current)
-    quiet = equation.run(other, num_steps=reached, sources=sources).state.current
-    assert np.all(quiet == equation.run(c, num_steps=reached, sources=sources).state.current)  # in the layers too
-    assert far.shape == quiet.shape
+    few = Sources(where, sources.amplitudes[:, :reached])
+    a, b = (equation.run(m, num_steps=reached, sources=few).state.current for m in (c, other))
+    assert np.all(a == b)  # in the layers too
+    assert np.abs(a).max() > 0
 
 
 # ---- sources and receivers
 
 
+@pytest.mark.slow
 def test_greens_functions():
     """In two dimensions, 1 % at 10 points per shortest wave: (1/2 pi) int f(tau) / sqrt((t - tau)^2 - r^2) dtau."""
     frequency, n = 4.0, 160
@@ -295,31 +316,43 @@ def test_greens_functions():
     f = ricker(times[:-1], frequency)
     source, receiver = np.array([[0.803], [0.796]]), np.array([[1.214], [0.987]])
     r = float(np.hypot(*(receiver - source))[0])
-    heard = equation.run(jnp.ones((n, n)), num_steps=steps, sources=Sources(source, f[None]), receivers=receiver).records[0]
+    heard = equation.run(
+        jnp.ones((n, n)), num_steps=steps, sources=Sources(source, f[None]), receivers=receiver
+    ).records[0]
     # tau = t - r cosh(s) takes the root out of the integral.
     s = np.linspace(0, np.arccosh(times[-1] / r), 4001)
-    exact = np.array([np.trapezoid(np.where(t - r * np.cosh(s) > 0, ricker(t - r * np.cosh(s), frequency), 0), s) for t in times])
+    exact = np.array(
+        [np.trapezoid(np.where(t - r * np.cosh(s) > 0, ricker(t - r * np.cosh(s), frequency), 0), s) for t in times]
+    )
     exact /= 2 * np.pi
     assert np.abs(heard - exact).max() < 0.01 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_greens_function_in_three_dimensions():
     frequency, n = 2.0, 40
-    equation = WaveEquation((n,) * 3, domain_extent=1.0, max_sound_speed=1.0, order=8, cfl=0.5, layer=AbsorbingLayer(0.5))
+    equation = WaveEquation(
+        (n,) * 3, domain_extent=1.0, max_sound_speed=1.0, order=8, cfl=0.5, layer=AbsorbingLayer(0.5)
+    )
     steps = round(0.95 / equation.dt)
     times = equation.dt * np.arange(steps + 1)
     f = ricker(times[:-1], frequency, 0.6)
     source, receiver = np.full((3, 1), 0.49), np.array([[0.71], [0.62], [0.55]])
     r = float(np.linalg.norm(receiver - source))
-    heard = equation.run(jnp.ones((n,) * 3), num_steps=steps, sources=Sources(source, f[None]), receivers=receiver).records[0]
+    heard = equation.run(
+        jnp.ones((n,) * 3), num_steps=steps, sources=Sources(source, f[None]), receivers=receiver
+    ).records[0]
     exact = ricker(times - r, frequency, 0.6) / (4 * np.pi * r)
     assert np.abs(heard - exact).max() < 0.01 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centering", ["node", "cell"])
 def test_reciprocity(centering):
     """A source and a receiver may change places, next to walls and in a layered medium too."""
-    make = functools.partial(WaveEquation, (24, 20), max_sound_speed=1.0, order=4, density="variable", centering=centering)
+    make = functools.partial(
+        WaveEquation, (24, 20), max_sound_speed=1.0, order=4, density="variable", centering=centering
+    )
     equation = make(walls=(("neumann", "dirichlet"), ("absorbing", "neumann")), layer=AbsorbingLayer(0.3))
     c, rho = speeds((24, 20)), 1 + speeds((24, 20), seed=3)
     a, b = np.array([[0.03], [0.31]]), np.array([[0.83], [0.97]])
@@ -330,6 +363,7 @@ def test_reciprocity(centering):
     np.testing.assert_allclose(here, there, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_moving_source_is_one_that_is_placed_anew_each_step():
     equation = WaveEquation((20, 20), max_sound_speed=1.0, walls="neumann")
     path = np.linspace(0.2, 0.7, 40)
@@ -348,11 +382,14 @@ def test_fresnel_coefficients():
     x = equation.grid.points(0)
     c, rho = np.where(x < 1.5, 1.0, 1.5), np.where(x < 1.5, 1.0, 2.0)
     u, rate = plane_wave(equation.grid, (1.0,), 1.0, 0.7, 0.08)
-    final = equation.run(jnp.asarray(c), u, density=jnp.asarray(rho), initial_rate=rate, num_steps=round(1.2 / equation.dt)).final
+    final = equation.run(
+        jnp.asarray(c), u, density=jnp.asarray(rho), initial_rate=rate, num_steps=round(1.2 / equation.dt)
+    ).final
     assert float(final[x < 1.5].max()) == pytest.approx(0.5, rel=0.01)  # Z: 1 and 3
     assert float(final[x > 1.5].max()) == pytest.approx(1.5, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_prescribed_wall_reproduces_the_inside_of_a_larger_run():
     for order, time_order in ((2, 2), (4, 2), (4, 4)):
         m = order // 2
@@ -379,7 +416,7 @@ def misfit(equation, c, gradient, data=0.0):
     return jnp.sum((run.records - data) ** 2) + jnp.sum(run.frames**2)
 
 
-@pytest.mark.parametrize("walls", ["neumann", "absorbing"])
+@pytest.mark.parametrize("walls", ["neumann", pytest.param("absorbing", marks=pytest.mark.slow)])
 def test_gradients_agree_and_the_taylor_remainder_is_of_second_order(walls):
     layer = AbsorbingLayer(0.3) if walls == "absorbing" else None
     equation = WaveEquation((14, 15), max_sound_speed=1.2, walls=walls, order=4, layer=layer)
@@ -395,9 +432,13 @@ def test_gradients_agree_and_the_taylor_remainder_is_of_second_order(walls):
     assert np.log2(remainders[0] / remainders[1]) == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.slow
 def test_forward_and_backward_derivatives_are_transposes():
     equation = WaveEquation((14, 15), max_sound_speed=1.2, order=4, layer=AbsorbingLayer(0.3))
-    heard, sources = np.array([[0.7, 0.2], [0.6, 0.8]]), Sources(np.full((2, 1), 0.4), ricker(equation.dt * np.arange(60), 4.0)[None])
+    heard, sources = (
+        np.array([[0.7, 0.2], [0.6, 0.8]]),
+        Sources(np.full((2, 1), 0.4), ricker(equation.dt * np.arange(60), 4.0)[None]),
+    )
     F = lambda c: equation.run(c, num_steps=60, sources=sources, receivers=heard).records
     c, dc = speeds((14, 15)), field((14, 15), 6)
     out, pushed = jax.jvp(F, (c,), (dc,))
@@ -425,15 +466,24 @@ def test_memory_of_the_gradient_grows_like_the_root_of_the_steps():
 
 
 def test_batches_scans_and_snapshots():
-    equation = WaveEquation((12, 13), max_sound_speed=1.0, order=4, layer=AbsorbingLayer(0.3))
+    equation = WaveEquation((12, 13), max_sound_speed=1.0, order=4, walls=("neumann", "periodic"))
     c, u = speeds((3, 12, 13)), field((3, 12, 13))
     batch = jax.jit(jax.vmap(lambda c, u: equation.run(c, u, num_steps=21, every=5).frames))(c, u)
     assert batch.shape == (3, 5, 12, 13)
     for i in range(3):
         run = equation.run(c[i], u[i], num_steps=20)
-        np.testing.assert_allclose(batch[i, -1], run.final, atol=1e-13)
+        np.testing.assert_allclose(batch[i, -1], run.final, atol=1e-12)
         half = equation.run(c[i], u[i], num_steps=7)
-        np.testing.assert_allclose(equation.run(c[i], state=half.state, num_steps=13).final, run.final, atol=1e-13)
+        np.testing.assert_allclose(equation.run(c[i], state=half.state, num_steps=13).final, run.final, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_batches_and_states_with_layers():
+    equation = WaveEquation((12, 13), max_sound_speed=1.0, order=4, layer=AbsorbingLayer(0.3))
+    c, u = speeds((3, 12, 13)), field((3, 12, 13))
+    batch = jax.jit(jax.vmap(lambda c, u: equation.run(c, u, num_steps=20).final))(c, u)
+    half = equation.run(c[0], u[0], num_steps=7)
+    np.testing.assert_allclose(equation.run(c[0], state=half.state, num_steps=13).final, batch[0], atol=1e-12)
 
 
 def test_single_precision_and_speeds_beyond_the_bound():
@@ -488,7 +538,9 @@ def test_bad_runs_are_refused(arguments, message):
         equation.run(given.pop("sound_speed"), **given)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [((0.0,), "wavelength: "), ((1.0, 1.5), "reflection: expected a number below")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [((0.0,), "wavelength: "), ((1.0, 1.5), "reflection: expected a number below")]
+)
 def test_bad_layers_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         AbsorbingLayer(*arguments)

@@ -106,8 +106,8 @@ class Slab(NamedTuple):
         n, count = out.shape[self.dim], extra.shape[self.dim]
         start = n - count if self.reverse else 0
         extra = lax.rev(extra, (self.dim,)) if self.reverse else extra
-        index = tuple(slice(start, start + count) if d == self.dim else slice(None) for d in range(out.ndim))
-        return out.at[index].add(extra)
+        part = lax.slice_in_dim(out, start, start + count, axis=self.dim)
+        return lax.dynamic_update_slice_in_dim(out, part + extra, start, axis=self.dim)
 
 
 def absorb(
@@ -119,9 +119,7 @@ def absorb(
     """
     dim, m, h = slab.dim, taps(slab.order), slab.spacing
     along = lambda x: jnp.asarray(x.reshape([-1 if d == dim else 1 for d in range(u.ndim)]), u.dtype)
-    pad = lambda x, count: lax.pad(
-        x, jnp.zeros((), x.dtype), [(0, count if d == dim else 0, 0) for d in range(x.ndim)]
-    )
+    pad = lambda x, count: lax.pad(x, jnp.zeros((), x.dtype), [(0, count if d == dim else 0, 0) for d in range(x.ndim)])
     part = slab.near(u, slab.depth)
     slope = staggered(extended(part, dim, slab.axis, m, 0), dim, slab.order, h)
     faces = len(slab.on_faces)

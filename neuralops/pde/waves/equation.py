@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -297,61 +298,12 @@ class WaveEquation(eqx.Module):
             raise ValueError(
                 "gradient: 'reversed' needs steps that run back, which an absorbing wall does not; use 'recomputed'."
             )
-        dtype = c.dtype
-        scheme = self._scheme(c, density, mask)
-        traced = self._traces(traces, num_steps, dtype)
-        emitted, fixed = self._emission(sources, num_steps, dtype)
-        heard = None if receivers is None else self._place(receivers, dtype, "receivers")
-        if state is None:
-            wide = lambda x, name: (
-                jnp.zeros(scheme.k.shape, dtype)
-                if x is None
-                else jnp.pad(self._field(x, name).astype(dtype), self.layer_points)
-            )
-            state = self._start(scheme, wide(initial, "initial"), wide(initial_rate, "initial_rate"), emitted, fixed, traced)
-        elif initial is not None or initial_rate is not None:
+        if state is not None and (initial is not None or initial_rate is not None):
             raise ValueError("state: expected it alone, got initial values too; leave them out.")
+        arrays = (c, initial, initial_rate, density, state, sources, receivers, traces, mask)
+        return _run(self, arrays, num_steps, every, gradient)
 
-        parameters = (scheme, fixed, heard)
-
-        def step(parameters: Any, state: WaveState, x: Any) -> tuple[WaveState, Any]:
-            scheme, fixed, heard = parameters
-            following, memory = self._advance(scheme, state, x, fixed)
-            output = None if heard is None else heard.read(state.current)
-            return WaveState(state.current, following, memory), output
-
-        if gradient == "reversed":
-            pair_step = lambda p, s, x: _as_pair(step(p, WaveState(*s), x))
-            run = lambda s, x, n: _from_pair(march(pair_step, parameters, (s.previous, s.current), x, n, gradient))
-        else:
-            run = lambda s, x, n: march(step, parameters, s, x, n, gradient)
-        xs = (emitted, traced)
-        frames = None
-        if every is None:
-            state, records = run(state, xs, num_steps)
-        else:
-            whole = num_steps // every
-            cut = jax.tree.map(lambda x: x[: whole * every].reshape(whole, every, *x.shape[1:]), xs)
-
-            def stretch(s: WaveState, x: Any) -> tuple[WaveState, Any]:
-                s, heard_now = run(s, x, every)
-                return s, (self.narrow(s.current), heard_now)
-
-            first = self.narrow(state.current)[None]
-            state, (frames, records) = lax.scan(stretch, state, cut, length=whole)
-            frames = jnp.concatenate([first, frames])
-            records = None if records is None else records.reshape(-1, records.shape[-1])
-            if num_steps > whole * every:
-                rest = jax.tree.map(lambda x: x[whole * every :], xs)
-                state, last = run(state, rest, num_steps - whole * every)
-                records = None if records is None else jnp.concatenate([records, last])
-        if heard is not None:
-            records = jnp.concatenate([records, heard.read(state.current)[None]]).T
-        return WaveRun(self.narrow(state.current), frames, records, state)
-
-    def energy(
-        self, state: WaveState, sound_speed: Any, density: Any = None, mask: Any = None
-    ) -> Float[Array, ""]:
+    def energy(self, state: WaveState, sound_speed: Any, density: Any = None, mask: Any = None) -> Float[Array, ""]:
         """What leapfrog keeps between two time levels: |u_t|^2 / (2 K) and the form of the fluxes, over the box.
 
         E = 1/2 |(u1 - u0)/dt|^2_(1/K) - 1/2 <u1, L u0>, constant to rounding without sources and absorbing walls, for
@@ -431,9 +383,7 @@ class WaveEquation(eqx.Module):
             memory.append(kept)
         return following, tuple(memory)
 
-    def _start(
-        self, scheme: _Scheme, u: Array, rate: Array, emitted: Any, fixed: Any, traced: Any
-    ) -> WaveState:
+    def _start(self, scheme: _Scheme, u: Array, rate: Array, emitted: Any, fixed: Any, traced: Any) -> WaveState:
         """The time level before the first, so that the first step has the order of the others."""
         memory = tuple(slab.memory(u.shape, u.dtype) for slab in self._slabs)
         first = jax.tree.map(lambda x: x[0], (emitted, traced))
@@ -561,6 +511,62 @@ class WaveEquation(eqx.Module):
                 f"sound_speed: expected speeds in (0, {self.max_sound_speed:g}], for which dt = {self.dt:g} is stable, "
                 f"got {low:g} to {high:g}; raise max_sound_speed."
             )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))  # one program for all runs of a kind
+def _run(equation: WaveEquation, arrays: Any, num_steps: int, every: int | None, gradient: str) -> WaveRun:
+    c, initial, initial_rate, density, state, sources, receivers, traces, mask = arrays
+    dtype = c.dtype
+    scheme = equation._scheme(c, density, mask)
+    traced = equation._traces(traces, num_steps, dtype)
+    emitted, fixed = equation._emission(sources, num_steps, dtype)
+    heard = None if receivers is None else equation._place(receivers, dtype, "receivers")
+    if state is None:
+        wide = lambda x, name: (
+            jnp.zeros(scheme.k.shape, dtype)
+            if x is None
+            else jnp.pad(equation._field(x, name).astype(dtype), equation.layer_points)
+        )
+        state = equation._start(
+            scheme, wide(initial, "initial"), wide(initial_rate, "initial_rate"), emitted, fixed, traced
+        )
+
+    parameters = (scheme, fixed, heard)
+
+    def step(parameters: Any, state: WaveState, x: Any) -> tuple[WaveState, Any]:
+        scheme, fixed, heard = parameters
+        following, memory = equation._advance(scheme, state, x, fixed)
+        output = None if heard is None else heard.read(state.current)
+        return WaveState(state.current, following, memory), output
+
+    if gradient == "reversed":
+        pair_step = lambda p, s, x: _as_pair(step(p, WaveState(*s), x))
+        run = lambda s, x, n: _from_pair(march(pair_step, parameters, (s.previous, s.current), x, n, gradient))
+    else:
+        run = lambda s, x, n: march(step, parameters, s, x, n, gradient)
+    xs = (emitted, traced)
+    frames = None
+    if every is None:
+        state, records = run(state, xs, num_steps)
+    else:
+        whole = num_steps // every
+        cut = jax.tree.map(lambda x: x[: whole * every].reshape(whole, every, *x.shape[1:]), xs)
+
+        def stretch(s: WaveState, x: Any) -> tuple[WaveState, Any]:
+            s, heard_now = run(s, x, every)
+            return s, (equation.narrow(s.current), heard_now)
+
+        first = equation.narrow(state.current)[None]
+        state, (frames, records) = lax.scan(stretch, state, cut, length=whole)
+        frames = jnp.concatenate([first, frames])
+        records = None if records is None else records.reshape(-1, records.shape[-1])
+        if num_steps > whole * every:
+            rest = jax.tree.map(lambda x: x[whole * every :], xs)
+            state, last = run(state, rest, num_steps - whole * every)
+            records = None if records is None else jnp.concatenate([records, last])
+    if heard is not None:
+        records = jnp.concatenate([records, heard.read(state.current)[None]]).T
+    return WaveRun(equation.narrow(state.current), frames, records, state)
 
 
 class _Scheme(NamedTuple):
