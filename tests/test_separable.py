@@ -11,8 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 
 import neuralops as no
+from neuralops.models.lsm import DoubleConv
 from neuralops.nn import MultigridConv, SeparableConv, conv_counts
-from neuralops.nn.continuation import continued
+from neuralops.nn.continuation import continued, end_rules
 from neuralops.nn.kernel_decomposition import cp_factors, cp_tensor
 from neuralops.nn.kernel_factors import VARIANTS, KernelFactors
 
@@ -71,7 +72,8 @@ LINES = [
     for stride, dilation, padding in [
         (1, 1, "same"), (2, 1, "same"), (1, 2, "same"), (3, 2, ((1, 3),)), (1, 1, "valid"), (2, 1, 2)
     ]
-] + [{"boundary": (ends,)} for ends in (("zero", "neumann"), ("dirichlet", "zero"), ("dirichlet", "neumann"))]  # fmt: skip
+]  # fmt: skip
+LINES += [{"boundary": (ends,)} for ends in (("zero", "neumann"), ("dirichlet", "zero"), ("dirichlet", "neumann"))]
 PLANES = [
     {"boundary": ("zero", "zero")},
     {"boundary": ("periodic", "dirichlet"), "stride": (1, 2), "kernel_size": (3, 3)},
@@ -113,10 +115,12 @@ def test_equal_to_the_dense_convolution_with_the_composed_kernel(variant, ndim):
 
 def test_continuation_goes_on_beyond_the_whole_field(x64):
     """A wave of each boundary is continued as the function goes on, over several lengths of the axis."""
-    from neuralops.nn.continuation import end_rules
-
-    waves = {"periodic": lambda x: np.cos(2 * np.pi * x), "dirichlet": lambda x: np.sin(np.pi * x),
-             "neumann": lambda x: np.cos(np.pi * x), ("dirichlet", "neumann"): lambda x: np.sin(np.pi * x / 2)}  # fmt: skip
+    waves = {
+        "periodic": lambda x: np.cos(2 * np.pi * x),
+        "dirichlet": lambda x: np.sin(np.pi * x),
+        "neumann": lambda x: np.cos(np.pi * x),
+        ("dirichlet", "neumann"): lambda x: np.sin(np.pi * x / 2),
+    }
     for (word, wave), centering in itertools.product(waves.items(), ("node", "cell")):
         grid = no.Grid(4, boundary=(word,), centering=centering)
         x, h = grid.points(0), grid.spacing[0]
@@ -155,7 +159,7 @@ def test_alternating_least_squares_finds_what_was_planted(x64):
     for i, (variant, channels) in enumerate(itertools.product(VARIANTS, ((2, 3), (3, 2)))):
         op = wide(SeparableConv(*channels, 3, 2, variant=variant, ndim=3, key=jax.random.key(i)))
         kernel = op.to_dense_kernel()
-        again = SeparableConv.from_dense_kernel(kernel, 2, variant=variant, max_steps=3000)
+        again = SeparableConv.from_dense_kernel(kernel, 2, variant=variant, max_steps=2000)
         assert np.linalg.norm(again.to_dense_kernel() - kernel) < 1e-6 * np.linalg.norm(kernel)
     tensors = RNG.normal(size=(5, 3, 3, 3))  # every real one has rank five or less
     assert np.linalg.norm(cp_tensor(cp_factors(tensors, 5)) - tensors) < 1e-8 * np.linalg.norm(tensors)
@@ -234,36 +238,34 @@ def test_second_derivatives_and_the_chain_equal_those_of_the_composed_kernel(x64
 
 @pytest.mark.parametrize(
     ("ndim", "variant", "rank"),
-    [(2, "kernel", 1), (2, "kernel", 2), (2, "cp", 48), (2, "depthwise", 1), (2, "depthwise", 3), (3, "kernel", 1)],
-)
+    [(2, "kernel", 1), (2, "kernel", 2), (2, "cp", 48), (2, "depthwise", 1), (2, "depthwise", 3), (3, "kernel", 1),
+     (3, "cp", 48), (3, "depthwise", 4)],
+)  # fmt: skip
 def test_the_start_keeps_the_variance_from_layer_to_layer(ndim, variant, rank):
-    """The mean square before each ReLU of eight layers, over the draws of four networks."""
-    grid, width, layers = ((12, 12), 48, 8) if ndim == 2 else ((6, 6, 6), 24, 5)
+    """The mean square before each ReLU of five layers, over the draws of sixteen networks."""
+    grid, width, layers = ((8, 8), 32, 5) if ndim == 2 else ((5, 5, 5), 24, 5)
 
-    @jax.jit
-    def sizes(key):
-        keys = jax.random.split(key, layers + 1)
-        u, found = jax.random.normal(keys[0], (width, *grid)), []
-        for key in keys[1:]:
-            op = SeparableConv(width, width, 3, rank, variant=variant, ndim=ndim, boundary="periodic", key=key)
-            u = op(jax.nn.relu(u))
-            found.append(jnp.mean(u**2))
-        return jnp.stack(found)
+    def layer(u, key):
+        op = SeparableConv(width, width, 3, rank, variant=variant, ndim=ndim, boundary="periodic", key=key)
+        u = op(jax.nn.relu(u))
+        return u, jnp.mean(u**2)
 
-    found = np.mean([sizes(key) for key in jax.random.split(KEY, 4)], 0)
-    growth = (found[-1] / found[0]) ** (1 / (layers - 1))
-    assert 0.8 < growth < 1.2
-    assert 0.8 < found[0] < 1.2
+    start = jax.random.normal(KEY, (16, width, *grid))
+    found = jax.jit(jax.vmap(lambda u, key: jax.lax.scan(layer, u, jax.random.split(key, layers))[1]))(
+        start, jax.random.split(KEY, 16)
+    )
+    sizes = np.mean(found, 0)
+    assert 0.8 < (sizes[-1] / sizes[0]) ** (1 / (layers - 1)) < 1.2
+    assert 0.8 < sizes[0] < 1.2
 
 
 @every_variant
 def test_entries_of_the_start_have_the_variance_of_the_ordinary_initialiser(variant):
-    draw = jax.jit(lambda key: SeparableConv(8, 8, 3, 2, variant=variant, key=key).to_dense_kernel())
-    kernels = np.stack([draw(key) for key in jax.random.split(KEY, 40)])
-    np.testing.assert_allclose(np.mean(kernels**2), 2 / (8 * 9), rtol=0.05)
-    assert abs(np.mean(kernels)) < 0.05 * np.std(kernels)
-    neighbours = np.mean(kernels[:, 0] * kernels[:, 1]) / np.mean(kernels**2)
-    assert abs(neighbours) < 0.05
+    draw = lambda key: SeparableConv(8, 8, 3, 2, variant=variant, key=key).to_dense_kernel()
+    kernels = jax.jit(jax.vmap(draw))(jax.random.split(KEY, 1000))
+    np.testing.assert_allclose(np.mean(kernels**2), 2 / (8 * 9), rtol=0.03)
+    assert abs(np.mean(kernels)) < 0.03 * np.std(kernels)
+    assert abs(np.mean(kernels[:, 0] * kernels[:, 1])) < 0.03 * np.mean(kernels**2)
 
 
 SOBEL = np.outer([1.0, 2, 1], [1, 0, -1])
@@ -389,8 +391,8 @@ every_model = pytest.mark.parametrize("name", MODELS)
 @every_model
 def test_a_compressed_model_is_the_dense_one_with_the_composed_kernels(x64, name, variant):
     make, shape = MODELS[name]
-    op = wide(make(compress=(variant, 2)))
-    dense = composed(op, wide(make()))
+    op, plain = wide(make(compress=(variant, 2))), wide(make())
+    dense = composed(op, plain)
     u = jnp.asarray(RNG.normal(size=shape))
     run = jax.jit(lambda op, u: op(u))
     out = run(op, u)
@@ -405,7 +407,7 @@ def test_a_compressed_model_is_the_dense_one_with_the_composed_kernels(x64, name
 
 @every_model
 def test_a_compressed_model_is_saved_with_its_arguments(tmp_path, name):
-    make, shape = MODELS[name]
+    make, _ = MODELS[name]
     op = make(compress=["cp", np.float64(0.4)])
     assert op.compress == ("cp", 0.4)
     no.save(tmp_path / "op.safetensors", op)
@@ -415,32 +417,54 @@ def test_a_compressed_model_is_saved_with_its_arguments(tmp_path, name):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["fno", "mgno", "lsm"])
-def test_a_compressed_model_trains(name):
-    make, shape = MODELS[name]
-    op = make(compress=("depthwise", 1))
-    u = jnp.asarray(RNG.normal(size=(3, *shape)), jnp.float32)
-    loss = jax.jit(jax.value_and_grad(lambda op: jnp.mean((jax.vmap(op)(u) - 1) ** 2)))
-    before, slope = loss(op)
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(slope))
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda **o: no.FNO((3,), 1, 1, 3, n_layers=1, skip="local", **o, key=KEY), (1, 7)),
+        (lambda **o: no.MgNO(1, 1, 3, n_layers=1, sweeps=[(2, 0), (1, 0)], ndim=1, **o, key=KEY), (1, 8)),
+        (lambda **o: no.LatentUNet(2, ndim=1, **SMALL, **o, key=KEY), (2, 8)),
+    ],
+    ids=["fno", "mgno", "lsm"],
+)
+def test_a_compressed_model_trains(make, shape):
+    op = make(compress=("depthwise", 2))
+    u = jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+    @jax.jit
+    def step(op):
+        loss, slope = jax.value_and_grad(lambda op: jnp.mean((op(u) - 1) ** 2))(op)
+        size = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(slope)))
+        return loss, slope, jax.tree.map(lambda p, g: p - 1e-3 * g / size, op, slope)
+
+    before, slope, op = step(op)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
     kernels = [x for x in jax.tree.leaves(slope, is_leaf=is_kernel) if is_kernel(x)]
-    assert all(jnp.any(factor != 0) for kernel in kernels for factor in kernel.factors)
-    size = sum(jnp.sum(x**2) for x in jax.tree.leaves(slope))
-    after, _ = loss(jax.tree.map(lambda p, g: p - 1e-3 * g / jnp.sqrt(size), op, slope))
-    assert after < before
+    assert kernels
+    assert all(np.any(np.asarray(factor) != 0) for kernel in kernels for factor in kernel.factors)
+    assert step(op)[0] < before
 
 
-def test_the_start_of_compressed_models_has_the_size_of_the_ordinary_one():
-    """The mean square of the output of one cycle, without its fixed part, and of one pair of convolutions."""
-    u = jax.random.normal(KEY, (12, 16, 16))
-    square = jax.jit(lambda op: jnp.mean(op(u) ** 2))
-    for init in ("uniform", "interpolation"):
-        cycle = lambda key, init=init, **o: MultigridConv(12, 12, SWEEPS, init=init, boundary="periodic", **o, key=key)
-        keys = jax.random.split(KEY, 3)
-        plain = np.mean([square(cycle(key)) for key in keys])
-        for variant, rank in (("kernel", 1), ("cp", 24), ("depthwise", 2)):
-            found = np.mean([square(cycle(key, compress=(variant, rank))) for key in keys])
-            assert 0.6 < found / plain < 1.6
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: no.FNO((2, 2), 1, 1, 16, n_layers=3, skip="local", **o, key=KEY),
+        lambda **o: MultigridConv(12, 12, [(2, 0)] * 3, init="uniform", **o, key=KEY),
+        lambda **o: MultigridConv(12, 12, [(2, 0)] * 3, centering="cell", **o, key=KEY),
+        lambda **o: DoubleConv(12, 16, 12, ndim=2, norm=None, **o, key=KEY),
+    ],
+    ids=["fno", "mgno, uniform", "mgno, interpolation", "lsm"],
+)
+def test_kernels_of_compressed_models_start_with_the_size_of_the_ordinary_ones(make):
+    dense = no.operator.named_leaves(make())
+    for compress in (("kernel", 1), ("cp", 24), ("depthwise", 2)):
+        op = make(compress=compress)
+        whole = jax.tree.map(lambda x: x.array() if is_kernel(x) else x, op, is_leaf=is_kernel)
+        kernels = {name for name, x in no.operator.named_leaves(whole).items() if np.shape(x)[:2] in ((3, 3), (4, 4))}
+        found, wanted = (
+            sum(float(jnp.sum(leaves[name] ** 2)) for name in kernels)
+            for leaves in (no.operator.named_leaves(whole), dense)
+        )
+        np.testing.assert_allclose(found, wanted, rtol=0.15)
 
 
 def test_local_skips_are_declared_and_default_to_linear():
