@@ -174,6 +174,8 @@ CASES = {
     "unknown padding": lambda p: separable(padding="full"),
     "padding below zero": lambda p: separable(padding=-1),
     "padding of three ends": lambda p: separable(padding=((1, 1, 1), 0)),
+    "unknown evaluation": lambda p: separable(evaluation="fast"),
+    "a chain for every pair": lambda p: separable(evaluation="chain"),
     "dilation zero": lambda p: separable(dilation=0),
     "kernel wider than the field": lambda p: separable(padding="valid", dilation=4)(U),
     "kernel without channels": lambda p: SeparableConv.from_dense_kernel(np.ones((3, 3)), 1),

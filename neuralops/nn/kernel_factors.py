@@ -173,6 +173,14 @@ class KernelFactors(eqx.Module):
             fixed = np.multiply.outer(fixed, np.asarray(line))
         return kernel + jnp.asarray(fixed[..., None, None] * np.eye(self.shape[-2], self.shape[-1]), kernel.dtype)
 
+    @property
+    def is_chained(self) -> bool:
+        """Whether a chain is the faster way to a training step on a CPU (`docs/compressed-convolutions.md`)."""
+        if self.variant == "kernel" or self.stencil is not None:
+            return False
+        ndim = len(self.shape) - 2
+        return ndim == 3 or (ndim == 2 and (self.variant == "cp" or self.rank == 1))
+
     def chain(self, u: Float[Array, "*grid channels"], line: Callable[[Array, Array, int], Array], tied: Any) -> Array:
         """The convolution as a chain of maps of one axis, `line(field, taps, axis)`, with `taps` `(k, channels)`.
 

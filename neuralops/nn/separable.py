@@ -32,9 +32,9 @@ Field = Float[Array, "*grid channels"]
 def convolve(u: Field, kernel: Array | KernelFactors, ghosts: Sequence[tuple[str, str]]) -> Field:
     """`nn.convolution.convolve` for a kernel of three taps that is an array or factors.
 
-    Factors of `"cp"` and `"depthwise"` run as a chain of one-way convolutions, which is faster than their product.
+    Factors run as a chain of one-way convolutions where that is faster than their product.
     """
-    if not isinstance(kernel, KernelFactors) or kernel.variant == "kernel" or kernel.stencil is not None:
+    if not isinstance(kernel, KernelFactors) or not kernel.is_chained:
         return convolution.convolve(u, dense_kernel(kernel), ghosts)
     line = lambda v, taps, axis: line_convolution(continued(v, axis, ghosts[axis], (1, 1)), taps, axis, 1, 1)
     dtype = jnp.result_type(u, *kernel.factors)
@@ -53,8 +53,8 @@ class SeparableConv(AbstractLayer):
     | `"depthwise"` | the kernels of each input channel, combined by each output channel | C_in R (k + C_out) |
 
     `"kernel"` is evaluated as an ordinary convolution with the kernel rebuilt: as fast as that, with fewer parameters.
-    The others run as chains of one-way convolutions, with nothing in between (`docs/compressed-convolutions.md` has
-    the times). In 1-D `"kernel"` of rank 1 is the ordinary convolution.
+    The others can run as chains of one-way convolutions, with nothing in between. In 1-D `"kernel"` of rank 1 is the
+    ordinary convolution.
 
     **Arguments:**
 
@@ -71,6 +71,9 @@ class SeparableConv(AbstractLayer):
     - `centering`: as in `Grid`: where a wall lies beside the points.
     - `stride`, `dilation`: steps between the points of the output and between the taps, for all axes or one per axis.
     - `use_bias`: a number per output channel, zero at the start.
+    - `evaluation`: `"chain"`, `"rebuilt"` (the kernel), or `"auto"`, which of the two took a training step faster on a
+      CPU (`docs/compressed-convolutions.md`): `"rebuilt"` for `"kernel"`, in 1-D, and for `"depthwise"` of rank above
+      one in 2-D, else `"chain"`. The map is the same.
 
     The start has the variance 2 / (C_in times the points of the kernel) in each entry of the kernel (He), so that
     layers with ReLU between them keep the size of the field.
@@ -95,6 +98,7 @@ class SeparableConv(AbstractLayer):
     stride: tuple[int, ...] = eqx.field(static=True)
     dilation: tuple[int, ...] = eqx.field(static=True)
     use_bias: bool = eqx.field(static=True)
+    evaluation: str = eqx.field(static=True)
 
     derived = ("kernel", "bias")
 
@@ -113,6 +117,7 @@ class SeparableConv(AbstractLayer):
         stride: int | Sequence[int] = 1,
         dilation: int | Sequence[int] = 1,
         use_bias: bool = True,
+        evaluation: Literal["auto", "chain", "rebuilt"] = "auto",
         key: Array,
     ) -> None:
         self.in_channels, self.out_channels = count(in_channels, "in_channels"), count(out_channels, "out_channels")
@@ -128,7 +133,16 @@ class SeparableConv(AbstractLayer):
             if word not in CENTERINGS:
                 raise ValueError(f"centering: expected one of {CENTERINGS}, got {word!r}; use one of these words.")
         self.padding = _check_padding(padding, self.ndim)
-        self.use_bias = flag(use_bias, "use_bias")
+        self.use_bias, self.evaluation = flag(use_bias, "use_bias"), evaluation
+        if evaluation not in ("auto", "chain", "rebuilt"):
+            raise ValueError(
+                f"evaluation: expected 'auto', 'chain' or 'rebuilt', got {evaluation!r}; use one of these words."
+            )
+        if evaluation == "chain" and variant == "kernel":
+            raise ValueError(
+                "evaluation: expected 'auto' or 'rebuilt' for variant='kernel', whose chain needs a field per pair of "
+                "channels, got 'chain'; use another variant."
+            )
         shape = (*self.kernel_size, self.in_channels, self.out_channels)
         variance = 2 / np.prod(shape[:-1])
         self.kernel = KernelFactors(shape, (self.variant, self.rank), variance=float(variance), key=key)
@@ -155,7 +169,8 @@ class SeparableConv(AbstractLayer):
         starts from `seed` after at most `max_steps` rounds: a good approximation, not always the best, and there may
         be no best one. From a certain rank on (the product of all axes but the longest) it is exact.
 
-        `options` are those of the constructor: `boundary`, `centering`, `padding`, `stride`, `dilation`.
+        `options` are those of the constructor: `boundary`, `centering`, `padding`, `stride`, `dilation`,
+        `evaluation`.
 
         **Raises:** `ValueError` on a kernel of another rank or dtype, also a traced one, and on other arguments.
         """
@@ -226,7 +241,7 @@ class SeparableConv(AbstractLayer):
             wide = continued(v, axis, rules[axis], margins[axis])
             return line_convolution(wide, taps.astype(v.dtype), axis, self.stride[axis], self.dilation[axis])
 
-        chained = self.variant != "kernel"
+        chained = self.kernel.is_chained if self.evaluation == "auto" else self.evaluation == "chain"
         out = self.kernel.chain(u, line, per_sample) if chained else self._ordinary(u, rules, margins)
         return out if self.bias is None else out + self.bias
 
