@@ -45,40 +45,40 @@ def speeds(shape, low=0.5, high=1.0, seed=1):
 # ---- differences
 
 
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("centering", ["node", "cell"])
 @pytest.mark.parametrize("boundary", BOUNDARIES)
-def test_differences_have_their_order_up_to_the_walls_and_are_transposes(boundary, centering):
-    for order in ORDERS:
-        errors = []
-        for n in (24, 48):
-            axis = Axis(n, boundary, centering)
-            p, q = transforms.positions(axis)
-            h, x = 2 / q, p / q
-            across = dual(axis)
-            y = np.divide(*transforms.positions(across))
-            assert dual(across) == axis
-            if boundary == "periodic":
-                w = 4 * np.pi
-                u, slope = np.sin(w * x + 0.3), w * np.cos(w * y + 0.3)
-            elif axis.ends[0] == "dirichlet":
-                w = np.pi * (3 if boundary == "dirichlet" else 2.5)
-                u, slope = np.sin(w * x), w * np.cos(w * y)
-            else:
-                w = np.pi * (3 if boundary == "neumann" else 2.5)
-                u, slope = np.cos(w * x), -w * np.sin(w * y)
-            first = difference(jnp.asarray(u), 0, axis, h, order)
-            second = second_difference(jnp.asarray(u), 0, axis, h, order)
-            errors.append([np.abs(first - slope).max() / w, np.abs(second + w**2 * u).max() / w**2])
-        if order == "spectral":
-            assert np.max(errors) < 1e-12
+def test_differences_have_their_order_up_to_the_walls_and_are_transposes(boundary, centering, order):
+    errors = []
+    for n in (24, 48):
+        axis = Axis(n, boundary, centering)
+        p, q = transforms.positions(axis)
+        h, x = 2 / q, p / q
+        across = dual(axis)
+        y = np.divide(*transforms.positions(across))
+        assert dual(across) == axis
+        if boundary == "periodic":
+            w = 4 * np.pi
+            u, slope = np.sin(w * x + 0.3), w * np.cos(w * y + 0.3)
+        elif axis.ends[0] == "dirichlet":
+            w = np.pi * (3 if boundary == "dirichlet" else 2.5)
+            u, slope = np.sin(w * x), w * np.cos(w * y)
         else:
-            assert np.log2(np.divide(*errors)) == pytest.approx([order, order], abs=0.3)
-        D = jax.jacobian(lambda u: difference(u, 0, axis, h, order))(jnp.zeros(n))
-        E = jax.jacobian(lambda u: difference(u, 0, across, h, order))(jnp.zeros(across.num_points))
-        W, V = (np.diag(transforms.relative_weights(a)) for a in (axis, across))
-        np.testing.assert_allclose(W @ np.asarray(E), -np.asarray(D).T @ V, atol=1e-9 / h)
-        S = W @ np.asarray(jax.jacobian(lambda u: second_difference(u, 0, axis, h, order))(jnp.zeros(n)))
-        np.testing.assert_allclose(S, S.T, atol=1e-9 / h**2)
+            w = np.pi * (3 if boundary == "neumann" else 2.5)
+            u, slope = np.cos(w * x), -w * np.sin(w * y)
+        first = difference(jnp.asarray(u), 0, axis, h, order)
+        second = second_difference(jnp.asarray(u), 0, axis, h, order)
+        errors.append([np.abs(first - slope).max() / w, np.abs(second + w**2 * u).max() / w**2])
+    if order == "spectral":
+        assert np.max(errors) < 1e-12
+    else:
+        assert np.log2(np.divide(*errors)) == pytest.approx([order, order], abs=0.3)
+    D = jax.jacobian(lambda u: difference(u, 0, axis, h, order))(jnp.zeros(n))
+    E = jax.jacobian(lambda u: difference(u, 0, across, h, order))(jnp.zeros(across.num_points))
+    W, V = (np.diag(transforms.relative_weights(a)) for a in (axis, across))
+    np.testing.assert_allclose(W @ np.asarray(E), -np.asarray(D).T @ V, atol=1e-9 / h)
+    S = W @ np.asarray(jax.jacobian(lambda u: second_difference(u, 0, axis, h, order))(jnp.zeros(n)))
+    np.testing.assert_allclose(S, S.T, atol=1e-9 / h**2)
 
 
 def test_stiffness_is_that_of_the_tables():
@@ -124,7 +124,7 @@ def test_energy_is_constant_and_time_runs_back(walls, order, centering):
     cases += [] if order == "spectral" else [("variable", rho, mask)]
     for density, given, inside in cases:
         make = functools.partial(WaveEquation, shape, max_sound_speed=1.0, walls=walls, order=order, density=density)
-        equation = make(centering=centering)
+        equation = make(centering=centering, obstacle=None if inside is None else "neumann")
         medium = {"density": given, "mask": inside}
         start = field(shape) * (1 if inside is None else inside)
         first = equation.run(c, start, num_steps=1, **medium).state
@@ -151,7 +151,7 @@ def test_orders_in_space(order):
         final = equation.run(jnp.ones((n, n)), jnp.asarray(standing(equation, 0.0)), num_steps=200).final
         errors.append(np.abs(final - standing(equation, 0.4)).max())
     if order == "spectral":
-        assert max(errors) < 1e-9
+        assert max(errors) < 1e-8
     else:
         assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.35)
 
@@ -183,10 +183,12 @@ def test_density_and_obstacles_keep_the_order_of_the_scheme(order, density):
         else jnp.asarray(1 + 0.5 * np.cos(np.pi * np.arange(20) / 13))[:, None] + jnp.zeros((20, 12))
     )
     make = functools.partial(WaveEquation, max_sound_speed=1.0, walls="neumann", order=order, density=density, dt=5e-3)
-    whole, part = make((20, 12), domain_extent=(20 / 13, 1.0)), make((13, 12))
+    whole = make((20, 12), domain_extent=(20 / 13, 1.0), obstacle="neumann")
+    part = make((13, 12), obstacle="neumann")
     start = field((20, 12)) * inside
     a = whole.run(jnp.ones((20, 12)), start, mask=inside, density=rho, num_steps=200).final
-    b = part.run(jnp.ones((13, 12)), start[:13], density=None if rho is None else rho[:13], num_steps=200).final
+    rest = {"mask": np.ones((13, 12)), "density": None if rho is None else rho[:13]}
+    b = part.run(jnp.ones((13, 12)), start[:13], num_steps=200, **rest).final
     np.testing.assert_allclose(a[:13], b, atol=1e-9)
 
 
@@ -234,7 +236,7 @@ def echo(order, points_per_wavelength, reflection, centering="cell"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [2, 4, 8, "spectral"])
+@pytest.mark.parametrize("order", [2, 4, 8])
 def test_the_echo_of_a_layer_is_what_was_asked_for(order):
     """Against the same waves on a box three times as long; a wave of amplitude 1/2 meets each wall."""
     size, points = echo(order, 8, 1e-3)
@@ -252,7 +254,7 @@ def test_the_echo_on_nodes_and_cells(centering):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", [2, 8, "spectral"])
+@pytest.mark.parametrize("order", [2, 8])
 def test_no_mode_grows_in_the_layers(order):
     """The eigenvalues of a whole step, memories included, in a medium that varies along the layer."""
     layer = AbsorbingLayer(0.2, 0.1)  # 5 points
@@ -416,7 +418,8 @@ def misfit(equation, c, gradient, data=0.0):
     return jnp.sum((run.records - data) ** 2) + jnp.sum(run.frames**2)
 
 
-@pytest.mark.parametrize("walls", ["neumann", pytest.param("absorbing", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("walls", ["neumann", "absorbing"])
 def test_gradients_agree_and_the_taylor_remainder_is_of_second_order(walls):
     layer = AbsorbingLayer(0.3) if walls == "absorbing" else None
     equation = WaveEquation((14, 15), max_sound_speed=1.2, walls=walls, order=4, layer=layer)
@@ -424,12 +427,16 @@ def test_gradients_agree_and_the_taylor_remainder_is_of_second_order(walls):
     value, slope = jax.value_and_grad(lambda c: misfit(equation, c, "stored"))(c)
     again = jax.grad(lambda c: misfit(equation, c, "recomputed"))(c)
     np.testing.assert_allclose(again, slope, rtol=1e-12, atol=1e-14)
-    if walls == "neumann":
-        back = jax.grad(lambda c: misfit(equation, c, "reversed"))(c)
-        np.testing.assert_allclose(back, slope, atol=1e-9 * np.abs(slope).max())
     at = jax.jit(lambda e: misfit(equation, c + e * direction, "stored"))
     remainders = [abs(at(e) - value - e * jnp.vdot(slope, direction)) for e in (2e-3, 1e-3)]
     assert np.log2(remainders[0] / remainders[1]) == pytest.approx(2, abs=0.1)
+
+
+def test_the_gradient_on_the_way_back_is_the_same():
+    equation = WaveEquation((14, 15), max_sound_speed=1.2, walls="neumann", order=4)
+    c = speeds((14, 15))
+    slope, back = (jax.grad(lambda c: misfit(equation, c, gradient))(c) for gradient in ("stored", "reversed"))  # noqa: B023
+    np.testing.assert_allclose(back, slope, atol=1e-9 * np.abs(slope).max())
 
 
 @pytest.mark.slow
@@ -504,7 +511,7 @@ def test_single_precision_and_speeds_beyond_the_bound():
         ({"walls": ("periodic", ("periodic", "neumann"))}, "walls: expected one of"),
         ({"walls": "absorbing"}, "layer: expected an AbsorbingLayer"),
         ({"walls": "absorbing", "layer": AbsorbingLayer(0.2), "time_order": 4}, "time_order: the fourth-order step"),
-        ({"walls": "prescribed", "order": "spectral"}, "order: modes have no place"),
+        ({"walls": "prescribed", "order": "spectral"}, "order: modes know neither"),
         ({"density": 2.0}, "density: expected 'constant' or 'variable'"),
         ({"obstacle": "soft"}, "obstacle: expected"),
         ({"cfl": 1.5}, "cfl: expected a fraction"),

@@ -27,7 +27,6 @@ from neuralops.transforms import Axis
 __all__ = ["AbsorbingLayer", "Slab", "absorb"]
 
 POWER = 2  # of the damping profile
-MODAL_ORDER = 8  # of the differences in the layer, where the rest of the field is differentiated by modes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Slab(NamedTuple):
     on_faces: np.ndarray
 
     @staticmethod
-    def of(dim: int, axis: Axis, end: int, points: int, order: Any, h: float, sigma: float, dt: float) -> Slab:
+    def of(dim: int, axis: Axis, end: int, points: int, order: int, h: float, sigma: float, dt: float) -> Slab:
         """`sigma`: the damping rate at the outer wall."""
         cells = axis.centering == "cell"
         seen = Axis(axis.num_points, axis.ends[::-1] if end else axis.ends, axis.centering)
@@ -80,7 +79,6 @@ class Slab(NamedTuple):
         inside = points - (0.5 if cells else 0.0) - np.arange(points)
         between = thickness - np.arange(points + (not cells)) - (0.0 if cells else 0.5)
         profile = lambda depth: 0.5 * dt * sigma * (depth / thickness) ** POWER
-        order = MODAL_ORDER if isinstance(order, str) else order
         return Slab(dim, seen, bool(end), points, order, h, profile(inside), profile(between))
 
     @property

@@ -55,9 +55,9 @@ class WaveState(NamedTuple):
 class WaveRun(NamedTuple):
     """What `WaveEquation.run` returns.
 
-    `final`: the field at the last step, `(*grid,)`. `frames`: at the steps 0, `every`, 2 `every`, ..., `(frames, *grid)`,
-    or `None`. `records`: at the receivers at the steps 0 to `num_steps`, `(receivers, num_steps + 1)`, or `None`.
-    `state`: where it ended, for another run.
+    `final`: the field at the last step, `(*grid,)`. `frames`: at the steps 0, `every`, 2 `every`, ...,
+    `(frames, *grid)`, or `None`. `records`: at the receivers at the steps 0 to `num_steps`,
+    `(receivers, num_steps + 1)`, or `None`. `state`: where it ended, for another run.
     """
 
     final: Any
@@ -87,7 +87,8 @@ class WaveEquation(eqx.Module):
     - `order`: 2, 4, 6, 8 or `"spectral"`, in space; `time_order`: 2 or 4.
     - `density`: `"constant"` (1), or `"variable"`, given to `run`.
     - `layer`: an `AbsorbingLayer`, where a wall absorbs.
-    - `obstacle`: what `mask` means in `run`: `"dirichlet"` (u = 0 in it) or `"neumann"` (rigid: no flux into it).
+    - `obstacle`: `None`, or what the obstacles are that `run` gets as a `mask`: `"dirichlet"` (u = 0 in them) or
+      `"neumann"` (rigid: no flux into them).
 
     **Raises:** `ValueError` on arguments out of range, and on a step that would not be stable.
     """
@@ -103,7 +104,7 @@ class WaveEquation(eqx.Module):
     density: str = eqx.field(static=True)
     centering: tuple[str, ...] = eqx.field(static=True)
     layer: AbsorbingLayer | None = eqx.field(static=True)
-    obstacle: str = eqx.field(static=True)
+    obstacle: str | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class WaveEquation(eqx.Module):
         density: str = "constant",
         centering: str | Sequence[str] = "cell",
         layer: AbsorbingLayer | None = None,
-        obstacle: str = "neumann",
+        obstacle: str | None = None,
     ) -> None:
         ndim = len(num_points) if isinstance(num_points, Sequence) else 1
         self.walls = tuple(_check_walls(w) for w in per_axis(walls, ndim, "walls"))
@@ -132,8 +133,10 @@ class WaveEquation(eqx.Module):
             raise ValueError(f"time_order: expected 2 or 4, got {time_order!r}; use one of these.")
         if density not in ("constant", "variable"):
             raise ValueError(f"density: expected 'constant' or 'variable', got {density!r}; use one of these.")
-        if obstacle not in ("dirichlet", "neumann"):
-            raise ValueError(f"obstacle: expected 'dirichlet' or 'neumann', got {obstacle!r}; use one of these.")
+        if obstacle not in (None, "dirichlet", "neumann"):
+            raise ValueError(f"obstacle: expected None, 'dirichlet' or 'neumann', got {obstacle!r}; use one of these.")
+        if obstacle == "neumann" and order == "spectral":
+            raise ValueError("obstacle: modes know no rigid obstacles, got order='spectral'; take order=8.")
         self.order, self.time_order, self.density, self.obstacle = order, int(time_order), density, obstacle
         self.max_sound_speed = check_number(max_sound_speed, "max_sound_speed", above=0.0)
         self.cfl = check_number(cfl, "cfl", above=0.0)
@@ -153,10 +156,12 @@ class WaveEquation(eqx.Module):
             raise ValueError(f"layer: expected an AbsorbingLayer, got {layer!r}; give AbsorbingLayer(wavelength=...).")
         if self.absorbs and time_order == 4:
             raise ValueError(
-                "time_order: the fourth-order step grows in absorbing layers, got 4; take time_order=2 with a shorter dt."
+                "time_order: the fourth-order step grows in absorbing layers, got 4; take 2 and a shorter dt."
             )
-        if order == "spectral" and any("prescribed" in ends for ends in self.walls):
-            raise ValueError("order: modes have no place for prescribed values, got 'spectral'; take order=8.")
+        if order == "spectral" and any({"absorbing", "prescribed"} & set(ends) for ends in self.walls):
+            raise ValueError(
+                "order: modes know neither absorbing nor prescribed walls, got 'spectral'; take order=8 there."
+            )
         self.layer = layer
         self.dt = self.cfl * self.longest_step() if dt is None else check_number(dt, "dt", above=0.0)
         if self.dt > self.longest_step() * (1 + 1e-9):
@@ -200,8 +205,8 @@ class WaveEquation(eqx.Module):
 
     @property
     def compact(self) -> bool:
-        """Whether second derivatives are taken at once; layers and densities need the first one at the faces."""
-        return self.density == "constant" and not self.absorbs
+        """Whether second derivatives are taken at once; layers, densities and rigid obstacles need fluxes at faces."""
+        return self.density == "constant" and not self.absorbs and self.obstacle != "neumann"
 
     def longest_step(self) -> float:
         """The longest stable step: 2 q / (c_max sqrt(sum_a s / h_a^2)).
@@ -234,7 +239,7 @@ class WaveEquation(eqx.Module):
             if rising[-1] < w:
                 return math.inf
             found = np.interp(w, rising, theta)
-            worst = max(worst, abs(w / (found * sound_speed * self.dt / h) - 1))
+            worst = max(worst, float(abs(w / (found * sound_speed * self.dt / h) - 1)))
         return worst
 
     # ---- fields on the grid and on the grid with its layers
@@ -325,20 +330,23 @@ class WaveEquation(eqx.Module):
         axes = self._axes
         if (density is None) != (self.density == "constant"):
             raise ValueError(
-                f"density: expected {'None' if self.density == 'constant' else 'a field'}, as the equation's density is "
+                f"density: expected {'None' if self.density == 'constant' else 'a field'}, as that of the equation is "
                 f"{self.density!r}, got {'None' if density is None else 'a field'}; build it with density='variable'."
             )
         if density is not None:
             rho = self.widen(self._field(density, "density").astype(c.dtype))
             k = k * rho
             faces = tuple(2 / (low + high) for low, high in (_beside(rho, d, a) for d, a in enumerate(axes)))
+        if (mask is None) != (self.obstacle is None):
+            raise ValueError(
+                f"mask: expected {'None' if self.obstacle is None else 'a field'}, as the equation's obstacle is "
+                f"{self.obstacle!r}, got {'None' if mask is None else 'a field'}; build it with obstacle='neumann'."
+            )
         if mask is not None:
             inside = self.widen(self._field(mask, "mask").astype(c.dtype))
             if self.obstacle == "dirichlet":
                 k = k * inside  # what starts at zero in there stays
             else:
-                if self.order == "spectral":
-                    raise ValueError("mask: modes know no obstacles, got order='spectral'; take order=8.")
                 opened = tuple(low * high for low, high in (_beside(inside, d, a) for d, a in enumerate(axes)))
         return _Scheme(k, faces, opened)
 
@@ -402,7 +410,7 @@ class WaveEquation(eqx.Module):
         slabs = []
         for d, (ends, axis, h) in enumerate(zip(self.walls, self._axes, self.grid.spacing, strict=True)):
             for end, word in enumerate(ends):
-                if word == "absorbing" and self.layer is not None:
+                if word == "absorbing" and self.layer is not None and not isinstance(self.order, str):
                     points = self.layer.num_points(h)
                     # A tenth of the echo allowed for the damping itself, the rest for its differences.
                     decay = math.log(10 / self.layer.reflection)
@@ -428,7 +436,7 @@ class WaveEquation(eqx.Module):
         return place(positions.astype(dtype), self._axes, first, self.grid.spacing, samples)
 
     def _emission(self, sources: Sources | None, num_steps: int, dtype: Any) -> tuple[Any, Any]:
-        """Per step the amplitudes before, at and after it (and the positions, if they move); and where, if they rest."""
+        """Per step the amplitudes before, at and after it, and positions if they move; and where, if they rest."""
         if sources is None:
             return None, None
         f = jnp.asarray(sources.amplitudes, dtype)
@@ -474,7 +482,7 @@ class WaveEquation(eqx.Module):
         out = []
         wide = tuple(axis.num_points for axis in self._axes)
         for d, (pair, needed) in enumerate(zip(traces, wanted, strict=True)):
-            parts = []
+            parts: list[Array | None] = []
             for value, need in zip(pair, needed, strict=True):
                 shape = (num_steps + 1, *wide[:d], taps(self.order), *wide[d + 1 :])
                 got = None if value is None else tuple(jnp.shape(value))

@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 __all__ = ["GRADIENTS", "march"]
@@ -25,7 +27,7 @@ def march(step: Step, parameters: Any, state: Any, inputs: Any, num_steps: int, 
     must be two time levels, and the scheme the same in both directions of time.
     """
     if gradient == "reversed":
-        return _reversible(step)(parameters, state, inputs)
+        return _reversible(step, num_steps)(parameters, state, inputs)
     body = lambda carried, x: step(parameters, carried, x)
     # Two steps at a time: with one, the two time levels change places and have to be copied.
     if gradient == "stored":
@@ -45,12 +47,12 @@ def march(step: Step, parameters: Any, state: Any, inputs: Any, num_steps: int, 
     return state, outputs
 
 
-def _reversible(step: Step) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+def _reversible(step: Step, num_steps: int) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     """The march with a derivative that steps back: (u, v) -> (v, w) undone as (w, v) -> (v, u)."""
 
     @jax.custom_vjp
     def run(parameters: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
-        return lax.scan(lambda s, x: step(parameters, s, x), state, inputs, unroll=2)
+        return lax.scan(lambda s, x: step(parameters, s, x), state, inputs, length=num_steps, unroll=2)
 
     def forward(parameters: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
         out = run(parameters, state, inputs)
@@ -65,11 +67,16 @@ def _reversible(step: Step) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
             (_, before), _ = step(parameters, (following, current), given)
             _, pull = jax.vjp(step, parameters, (before, current), given)
             grown, behind, of_input = pull((behind, output))
-            return ((before, current), behind, jax.tree.map(jnp.add, total, grown)), of_input
+            total = jax.tree.map(jnp.add, total, eqx.filter(grown, eqx.is_inexact_array))
+            return ((before, current), behind, total), of_input
 
-        start = ((current, following), cotangents[0], jax.tree.map(jnp.zeros_like, parameters))
-        (_, behind, total), of_inputs = lax.scan(body, start, (inputs, cotangents[1]), reverse=True)
-        return total, behind, of_inputs
+        total = jax.tree.map(jnp.zeros_like, eqx.filter(parameters, eqx.is_inexact_array))
+        start = ((current, following), cotangents[0], total)
+        (_, behind, total), of_inputs = lax.scan(body, start, (inputs, cotangents[1]), length=num_steps, reverse=True)
+        integers = jax.tree.map(
+            lambda p: None if eqx.is_inexact_array(p) else np.zeros(p.shape, jax.dtypes.float0), parameters
+        )
+        return eqx.combine(total, integers), behind, of_inputs
 
     run.defvjp(forward, backward)
     return run

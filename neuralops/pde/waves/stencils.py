@@ -1,7 +1,7 @@
 """Derivatives along one axis of a box between walls: central and staggered differences of order 2 to 8, and modes.
 
-A field on an axis is continued beyond its ends as the boundary says (`extended`), so every formula holds up to the wall.
-The derivative of a field lives half-way between its points, on the *dual* axis, where the boundary words change places:
+A field on an axis is continued beyond its ends as the boundary says (`extended`), so formulas hold up to the wall. The
+derivative of a field lives half-way between its points, on the *dual* axis, where the boundary words change places:
 the slope of a field that vanishes at a wall is even about it. Differences from an axis to its dual and back are each
 other's negative transposes in the axis's quadrature weights, whatever the ends; hence what is made of them conserves
 energy.
