@@ -177,7 +177,7 @@ class WaveEquation(eqx.Module):
     def grid(self) -> Grid:
         """The grid without its layers; absorbing ends count as Neumann, prescribed ones as Dirichlet."""
         words = tuple(tuple(_ON_GRID.get(end, end) for end in ends) for ends in self.walls)
-        return Grid(self.num_points, self.domain_extent, words, self.centering)  # type: ignore[arg-type]
+        return Grid(self.num_points, self.domain_extent, words, self.centering)
 
     @property
     def layer_points(self) -> tuple[tuple[int, int], ...]:
@@ -460,7 +460,7 @@ class WaveEquation(eqx.Module):
     def _at(self, k: Array, where: Placement) -> Array:
         """K dt^2 over the control volume, at the samples that a source is spread over."""
         volumes = jnp.asarray(self._volumes(), k.dtype)
-        return (k / volumes).reshape(-1)[where.index]
+        return (k / volumes).reshape(-1)[where.samples]
 
     def _volumes(self) -> np.ndarray:
         """Quadrature weights with the layers, `(*wide,)`."""
@@ -547,13 +547,15 @@ def _run(equation: WaveEquation, arrays: Any, num_steps: int, every: int | None,
         output = None if heard is None else heard.read(state.current)
         return WaveState(state.current, following, memory), output
 
-    if gradient == "reversed":
-        pair_step = lambda p, s, x: _as_pair(step(p, WaveState(*s), x))
-        run = lambda s, x, n: _from_pair(march(pair_step, parameters, (s.previous, s.current), x, n, gradient))
-    else:
-        run = lambda s, x, n: march(step, parameters, s, x, n, gradient)
+    def run(s: WaveState, x: Any, n: int) -> tuple[WaveState, Any]:
+        if gradient != "reversed":
+            return march(step, parameters, s, x, n, gradient)
+        pairs = lambda p, s, x: _as_pair(step(p, WaveState(*s), x))
+        (previous, current), output = march(pairs, parameters, (s.previous, s.current), x, n, gradient)
+        return WaveState(previous, current), output
+
     xs = (emitted, traced)
-    frames = None
+    frames: Any = None
     if every is None:
         state, records = run(state, xs, num_steps)
     else:
@@ -592,7 +594,7 @@ def _check_walls(ends: Any) -> tuple[str, str]:
             f"walls: expected one of {WALLS} or a pair (low end, high end), got {ends!r}; a periodic axis is periodic "
             "at both ends."
         )
-    return pair  # type: ignore[return-value]
+    return pair
 
 
 def _beside(x: Array, dim: int, axis: Axis) -> tuple[Array, Array]:
@@ -632,7 +634,3 @@ def _around_obstacles(u: Array, dim: int, axis: Axis, h: float, order: Any, sche
 
 def _as_pair(result: tuple[WaveState, Any]) -> tuple[tuple[Array, Array], Any]:
     return (result[0].previous, result[0].current), result[1]
-
-
-def _from_pair(result: tuple[tuple[Array, Array], Any]) -> tuple[WaveState, Any]:
-    return WaveState(*result[0]), result[1]

@@ -19,16 +19,16 @@ __all__ = ["Placement", "place"]
 class Placement(NamedTuple):
     """Polynomials through the nearest samples; reading and spreading are each other's transposes."""
 
-    index: Int[Array, "samples points"]  # into the flattened field
+    samples: Int[Array, "samples points"]  # into the flattened field
     weights: Float[Array, "samples points"]
 
     def read(self, u: Float[Array, "*grid"]) -> Float[Array, " points"]:
         """The field at the points."""
-        return jnp.sum(u.reshape(-1)[self.index] * self.weights, axis=0)
+        return jnp.sum(u.reshape(-1)[self.samples] * self.weights, axis=0)
 
     def spread(self, u: Float[Array, "*grid"], values: Float[Array, " points"]) -> Float[Array, "*grid"]:
         """The field with `values` added, each shared among the samples around its point."""
-        return u.reshape(-1).at[self.index].add(self.weights * values).reshape(u.shape)
+        return u.reshape(-1).at[self.samples].add(self.weights * values).reshape(u.shape)
 
 
 def place(
