@@ -53,8 +53,8 @@ def symbol(theta: np.ndarray, order: int | str, compact: bool = True) -> np.ndar
     if isinstance(order, str):
         return theta**2
     if compact:
-        return sum(2 * c * (1 - np.cos(k * theta)) for k, c in enumerate(CENTRAL[order], 1))
-    return sum(2 * c * np.sin((k - 0.5) * theta) for k, c in enumerate(STAGGERED[order], 1)) ** 2
+        return np.sum([2 * c * (1 - np.cos(k * theta)) for k, c in enumerate(CENTRAL[order], 1)], axis=0)
+    return np.sum([2 * c * np.sin((k - 0.5) * theta) for k, c in enumerate(STAGGERED[order], 1)], axis=0) ** 2
 
 
 def dual(axis: Axis) -> Axis:
