@@ -237,12 +237,12 @@ def interpolate(
         along = (1,) * a + (order + 1,) + (1,) * (grid.ndim - a - 1) + trailing
         samples = start.astype(int) + np.arange(order + 1).reshape(-1, *[1] * len(trailing))
         index = index * n + (samples % n).reshape(along)
-        weights = weights * _lagrange(place - start, order).reshape(along)
+        weights = weights * lagrange(place - start, order).reshape(along)
     values = u.reshape(u.shape[0], -1)[:, index]
     return jnp.sum(values * weights, axis=tuple(range(1, grid.ndim + 1)))
 
 
-def _lagrange(s: Array, order: int) -> Array:
+def lagrange(s: Array, order: int) -> Array:
     """The Lagrange polynomials of the nodes 0, ..., order at `s`, one per node."""
     nodes = range(order + 1)
     factor = lambda i: math.prod(((s - j) / (i - j) for j in nodes if j != i), start=jnp.ones_like(s))

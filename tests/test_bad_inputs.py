@@ -23,6 +23,7 @@ from neuralops.nn import (
     MLPEncoder,
     NeuralSpectralBlock,
     PhysicsAttention,
+    SeparableConv,
     SoftGate,
     SpectralConv,
 )
@@ -49,6 +50,10 @@ def fno(**changes):
 
 def conv(**changes):
     return SpectralConv(**{"in_channels": 2, "out_channels": 2, "n_modes": (4, 4), **changes}, key=key)
+
+
+def separable(**changes):
+    return SeparableConv(**{"in_channels": 1, "out_channels": 1, "kernel_size": 3, **changes}, key=key)
 
 
 def block(num_patches=2, **changes):
@@ -152,6 +157,29 @@ CASES = {
     "output grid of another dimension": lambda p: conv()(jnp.ones((2, 8, 8)), num_points=(4, 4, 4)),
     "output grid of no points": lambda p: conv()(jnp.ones((2, 8, 8)), num_points=0),
     "groups that do not divide": lambda p: GroupNorm(4, 3),
+    "unknown skip": lambda p: fno(skip="identity"),
+    "nothing to compress": lambda p: fno(compress=("kernel", 1)),
+    "compression without a rank": lambda p: fno(skip="local", compress=("kernel",)),
+    "compression of the cycles by a word": lambda p: no.MgNO(1, 1, 2, compress="cp", key=key),
+    "compression of rank zero": lambda p: lsm(compress=("cp", 0)),
+    "unknown variant": lambda p: separable(variant="tucker"),
+    "factors of rank zero": lambda p: separable(rank=0),
+    "all of the parameters": lambda p: separable(rank=1.0),
+    "kernels of no points": lambda p: separable(kernel_size=0),
+    "kernels of another dimension": lambda p: separable(kernel_size=(3, 3, 3)),
+    "unknown continuation": lambda p: separable(boundary="reflect"),
+    "zeros on one side of a period": lambda p: separable(boundary=(("zero", "periodic"), "zero")),
+    "three ends": lambda p: separable(boundary=(("zero", "neumann", "zero"), "zero")),
+    "unknown centring of a convolution": lambda p: separable(centering="face"),
+    "unknown padding": lambda p: separable(padding="full"),
+    "padding below zero": lambda p: separable(padding=-1),
+    "padding of three ends": lambda p: separable(padding=((1, 1, 1), 0)),
+    "unknown evaluation": lambda p: separable(evaluation="fast"),
+    "a chain for every pair": lambda p: separable(evaluation="chain"),
+    "dilation zero": lambda p: separable(dilation=0),
+    "kernel wider than the field": lambda p: separable(padding="valid", dilation=4)(U),
+    "kernel without channels": lambda p: SeparableConv.from_dense_kernel(np.ones((3, 3)), 1),
+    "no starts": lambda p: SeparableConv.from_dense_kernel(np.ones((3, 3, 1, 1)), 1, num_starts=0),
     "no hidden channels": lambda p: ChannelMLP(1, 1, 0, key=key),
     "no gate channels": lambda p: SoftGate(0),
     "batched field": lambda p: fno()(jnp.ones((5, 1, 8, 8))),

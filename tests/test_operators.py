@@ -33,6 +33,7 @@ from neuralops.nn import (
     NeuralSpectralBlock,
     PhysicsAttention,
     PointEncoder,
+    SeparableConv,
     SoftGate,
     SpectralConv,
 )
@@ -145,6 +146,7 @@ EXAMPLES = {
         (lambda: no.FNO((4,), 2, 1, 4, n_layers=2, key=key), (2, 9)),
         (lambda: no.FNO((4, 4), 1, 2, 4, n_layers=2, norm="group_norm", domain_padding=0.2, key=key), (1, 8, 7)),
         (lambda: no.FNO((4, 3, 2), 1, 1, 4, boundary=WALLS, centering="cell", key=key), (1, 6, 5, 4)),
+        (lambda: no.FNO((4, 4), 1, 1, 4, n_layers=1, skip="local", compress=("cp", 2), key=key), (1, 6, 5)),
         (lambda: no.FNO((4, 4), 1, 1, 4, factorization="tucker", rank=0.5, preactivation=True, key=key), (1, 8, 8)),
     ],
     "FastPoisson": [(lambda: no.FastPoisson(BOX), (1, 6, 7))],
@@ -261,6 +263,16 @@ EXAMPLES = {
     "Rollout": [(lambda: no.Rollout(Linear(2, 2, key=key), 3, recompute=True), (2, 5))],
     "Normalized": [(lambda: Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
     "Scaled": [(lambda: Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],
+    "SeparableConv": [
+        (lambda: SeparableConv(2, 3, 3, key=key), (2, 5, 6)),
+        (lambda: SeparableConv(2, 2, (3, 5), 3, variant="cp", boundary=WALLS[:2], stride=2, key=key), (2, 6, 7)),
+        (
+            lambda: SeparableConv(
+                2, 3, 3, 0.5, variant="depthwise", ndim=3, padding=(0, 1, (0, 2)), use_bias=False, key=key
+            ),
+            (2, 4, 3, 5),
+        ),
+    ],
     "SoftGate": [(lambda: SoftGate(3), (3, 4, 4))],
     "SpectralConv": [
         (lambda: SpectralConv(2, 3, (4, 5), key=key), (2, 8, 9)),

@@ -20,6 +20,7 @@ from neuralops.nn import (
     NeuralSpectralBlock,
     PhysicsAttention,
     PointEncoder,
+    SeparableConv,
     SpectralConv,
 )
 
@@ -55,6 +56,10 @@ CASES = [
     ),
     (lambda **o: SpectralConv(**{"in_channels": 1, "out_channels": 1, **o}, n_modes=(3,), key=KEY), {"in_channels": 2}),
     (lambda **o: SpectralConv(1, 1, (3,), **o, key=KEY), {"separable": True, "use_bias": False}),
+    (
+        lambda **o: SeparableConv(**{"in_channels": 1, "out_channels": 1, "kernel_size": 3, **o}, key=KEY),
+        {**TWO, "kernel_size": 5, "stride": 2, "dilation": 3, "ndim": 3, "use_bias": False},
+    ),
     (lambda **o: GroupNorm(4, **o), {"groups": 2, "use_affine": False}),
     (lambda **o: LayerNorm(**o, num_points=(3,)), {"in_channels": 2}),
     (lambda **o: MultigridConv(1, 1, SWEEPS, **{"ndim": 1, **o}, key=KEY), {"ndim": 2, "use_bias": True}),

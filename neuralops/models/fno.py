@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -21,15 +21,45 @@ from jaxtyping import Array, Float
 from neuralops import transforms
 from neuralops.arguments import count, flag
 from neuralops.grid import per_axis
+from neuralops.nn.convolution import ghost_rule
+from neuralops.nn.kernel_factors import Compress, KernelFactors, check_compress
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.norm import GroupNorm, make_norm
 from neuralops.nn.pointwise import ChannelMLP, Linear, SoftGate, activation_named
+from neuralops.nn.separable import convolve
 from neuralops.nn.spectral import SpectralConv
 from neuralops.operator import AbstractOperator, Envelope, check_field
 
 
+class LocalSkip(AbstractLayer):
+    """A convolution of three points per axis without bias; what it reads beyond the edges follows from the boundary."""
+
+    kernel: Float[Array, "*taps channels channels_out"] | KernelFactors
+    in_channels: int = eqx.field(static=True)
+    boundary: tuple[str | tuple[str, str], ...] = eqx.field(static=True)
+    centering: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, in_channels: int, boundary: Any, centering: Any, compress: Compress | None, key: Array) -> None:
+        self.in_channels, self.boundary, self.centering = in_channels, boundary, centering
+        shape = (*(3,) * len(boundary), in_channels, in_channels)
+        bound = 1 / math.sqrt(math.prod(shape[:-1]))  # as `Linear`
+        if compress is None:
+            self.kernel = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        else:
+            self.kernel = KernelFactors(shape, compress, variance=bound**2 / 3, key=key)
+
+    @property
+    def envelope(self) -> Envelope:
+        words = {end for b in self.boundary for end in ((b,) if isinstance(b, str) else b)}
+        return Envelope((len(self.boundary),), tuple(sorted(words)), "spacing-locked")
+
+    def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
+        ghosts = tuple(ghost_rule(b, c) for b, c in zip(self.boundary, self.centering, strict=True))
+        return convolve(u, self.kernel, ghosts)
+
+
 class FNOBlock(AbstractLayer):
-    """One layer of the operator: spectral convolution plus linear skip, then a gated channel MLP.
+    """One layer of the operator: spectral convolution plus skip K, linear or local, then a gated channel MLP.
 
     With input x, post-activation (the default) is
 
@@ -40,7 +70,7 @@ class FNOBlock(AbstractLayer):
     """
 
     spectral: SpectralConv
-    skip: Linear
+    skip: Linear | LocalSkip
     mlp: ChannelMLP
     gate: SoftGate
     norms: tuple[GroupNorm | None, GroupNorm | None]
@@ -61,6 +91,8 @@ class FNOBlock(AbstractLayer):
         is_last: bool = False,
         boundary: Any = "periodic",
         centering: Any = "node",
+        skip: str = "linear",
+        compress: Compress | None = None,
         key: Array,
         **spectral: Any,
     ) -> None:
@@ -71,15 +103,18 @@ class FNOBlock(AbstractLayer):
         self.spectral = SpectralConv(
             in_channels, in_channels, n_modes, boundary=boundary, centering=centering, key=keys[0], **spectral
         )
-        self.skip = Linear(in_channels, in_channels, use_bias=False, key=keys[1])
+        walls, centers = self.spectral.boundary, self.spectral.centering
+        if skip == "local":
+            self.skip = LocalSkip(self.in_channels, walls, centers, compress, keys[1])
+        else:
+            self.skip = Linear(in_channels, in_channels, use_bias=False, key=keys[1])
         self.mlp = ChannelMLP(in_channels, in_channels, mlp_channels, key=keys[2])
         self.gate = SoftGate(in_channels)
-        walls, centers = self.spectral.boundary, self.spectral.centering
         self.norms = (make_norm(norm, in_channels, walls, centers), make_norm(norm, in_channels, walls, centers))
 
     @property
     def envelope(self) -> Envelope:
-        return self.spectral.envelope
+        return self.skip.envelope if isinstance(self.skip, LocalSkip) else self.spectral.envelope
 
     def channels_last(self, u: Float[Array, "*grid channels"]) -> Float[Array, "*grid channels"]:
         act = activation_named(self.activation)
@@ -114,6 +149,10 @@ class FNO(AbstractOperator):
     - `domain_padding`: zero padding on both sides of each axis between lifting and projection, as a
       fraction of the number of points; one number, one per axis, or `None`.
     - `preactivation`: normalise and activate before the convolution instead of after it.
+    - `skip`: beside the spectral convolution, a `"linear"` map of the channels, or a `"local"` convolution of three
+      points per axis.
+    - `compress`: `None`, or variant and rank as in `SeparableConv`, such as `("kernel", 1)`: the kernels of the local
+      skips are held as one-way factors.
     - `checkpoint_blocks`: recompute each block in the backward pass instead of storing it.
     - `boundary`, `centering`: as in `Grid`; they choose the basis, the coordinates and the quadrature.
 
@@ -121,7 +160,8 @@ class FNO(AbstractOperator):
 
     Refinement: *consistent*. The network itself is defined on functions, and a smooth periodic input
     converges spectrally without `positional_embedding`; the coordinate channel of a periodic axis jumps at
-    the end of the axis, which leaves order 1. On non-periodic axes the order is 2.
+    the end of the axis, which leaves order 1. On non-periodic axes the order is 2. With local skips it is
+    *spacing-locked*: their kernels count points.
 
     **Raises:** `ValueError` on arguments outside the above, and on fields of wrong rank, channels or dtype.
     """
@@ -145,6 +185,8 @@ class FNO(AbstractOperator):
     separable: bool = eqx.field(static=True)
     domain_padding: tuple[float, ...] | None = eqx.field(static=True)
     preactivation: bool = eqx.field(static=True)
+    skip: str = eqx.field(static=True)
+    compress: Compress | None = eqx.field(static=True)
     checkpoint_blocks: bool = eqx.field(static=True)
     boundary: tuple[str | tuple[str, str], ...] = eqx.field(static=True)
     centering: tuple[str, ...] = eqx.field(static=True)
@@ -168,6 +210,8 @@ class FNO(AbstractOperator):
         separable: bool = False,
         domain_padding: float | Sequence[float] | None = None,
         preactivation: bool = False,
+        skip: Literal["linear", "local"] = "linear",
+        compress: Compress | None = None,
         checkpoint_blocks: bool = False,
         boundary: Any = "periodic",
         centering: Any = "node",
@@ -190,6 +234,14 @@ class FNO(AbstractOperator):
             raise ValueError(
                 f"positional_embedding: expected 'grid' or None, got {positional_embedding!r}; use one of these."
             )
+        if skip not in ("linear", "local"):
+            raise ValueError(f"skip: expected 'linear' or 'local', got {skip!r}; use one of these.")
+        if compress is not None and skip != "local":
+            raise ValueError(
+                f"compress: expected None, for the linear skip has no kernel to compress, got {compress!r}; use "
+                "skip='local', or factorization and rank for the spectral weights."
+            )
+        self.skip, self.compress = skip, None if compress is None else check_compress(compress)
         keys = jax.random.split(key, n_layers + 2)
         blocks = tuple(
             FNOBlock(
@@ -199,6 +251,8 @@ class FNO(AbstractOperator):
                 activation=activation,
                 norm=norm,
                 preactivation=preactivation,
+                skip=skip,
+                compress=self.compress,
                 is_last=layer == n_layers - 1,
                 boundary=boundary,
                 centering=centering,
@@ -252,6 +306,8 @@ class FNO(AbstractOperator):
     @property
     def envelope(self) -> Envelope:
         inner = self.blocks[0].envelope
+        if self.skip == "local":
+            return inner
         jumps = self.positional_embedding is not None and "periodic" in self.boundary
         return Envelope(inner.ndim, inner.boundary, "consistent", order=1 if jumps or self.domain_padding else 2)
 

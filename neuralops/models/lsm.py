@@ -16,12 +16,13 @@ from jaxtyping import Array, Float
 from neuralops.arguments import count, flag
 from neuralops.grid import per_axis
 from neuralops.models.geo import GeoOperator
-from neuralops.nn.convolution import convolve
 from neuralops.nn.deformation import Deformation
+from neuralops.nn.kernel_factors import Compress, KernelFactors, check_compress
 from neuralops.nn.latent import ANY, NeuralSpectralBlock
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.norm import Affine, GroupNorm, make_norm
 from neuralops.nn.pointwise import ChannelMLP, Linear
+from neuralops.nn.separable import convolve
 from neuralops.operator import AbstractOperator, Envelope, check_field
 
 ZERO = ("zero", "zero")
@@ -30,19 +31,31 @@ ZERO = ("zero", "zero")
 class DoubleConv(AbstractLayer):
     """Twice: a convolution of three points per axis with zero padding and no bias, normalisation, ReLU."""
 
-    kernels: tuple[Float[Array, "*taps channels channels_out"], ...]
+    kernels: tuple[Float[Array, "*taps channels channels_out"] | KernelFactors, ...]
     norms: tuple[GroupNorm | Affine | None, ...]
     in_channels: int = eqx.field(static=True)
     ndim: int = eqx.field(static=True)
 
     def __init__(
-        self, in_channels: int, middle_channels: int, out_channels: int, *, ndim: int, norm: str | None, key: Array
+        self,
+        in_channels: int,
+        middle_channels: int,
+        out_channels: int,
+        *,
+        ndim: int,
+        norm: str | None,
+        compress: Compress | None = None,
+        key: Array,
     ) -> None:
         self.in_channels, self.ndim = in_channels, ndim
-        widths, kernels = (in_channels, middle_channels, out_channels), []
+        widths: tuple[int, ...] = (in_channels, middle_channels, out_channels)
+        kernels: list[Array | KernelFactors] = []
         for before, after, k in zip(widths[:-1], widths[1:], jax.random.split(key), strict=True):
-            bound = 1 / math.sqrt(before * 3**ndim)  # PyTorch's default
-            kernels.append(jax.random.uniform(k, (*(3,) * ndim, before, after), minval=-bound, maxval=bound))
+            shape, bound = (*(3,) * ndim, before, after), 1 / math.sqrt(before * 3**ndim)  # PyTorch's default
+            if compress is None:
+                kernels.append(jax.random.uniform(k, shape, minval=-bound, maxval=bound))
+            else:
+                kernels.append(KernelFactors(shape, compress, variance=bound**2 / 3, key=k))
         self.kernels = tuple(kernels)
         self.norms = tuple(make_norm(norm, width, "periodic", "node", use_affine=True) for width in widths[1:])
 
@@ -83,6 +96,7 @@ class LatentUNet(AbstractLayer):
     n_tokens: int = eqx.field(static=True)
     n_basis: int = eqx.field(static=True)
     norm: str | None = eqx.field(static=True)
+    compress: Compress | None = eqx.field(static=True)
     checkpoint_levels: bool = eqx.field(static=True)
 
     def __init__(
@@ -96,23 +110,26 @@ class LatentUNet(AbstractLayer):
         n_tokens: int = 4,
         n_basis: int = 12,
         norm: str | None = "instance_norm",
+        compress: Compress | None = None,
         checkpoint_levels: bool = False,
         key: Array,
     ) -> None:
         self.in_channels, self.ndim = count(in_channels, "in_channels"), count(ndim, "ndim", most=3)
         self.n_levels, self.norm = count(n_levels, "n_levels", least=2), norm
         self.checkpoint_levels = flag(checkpoint_levels, "checkpoint_levels")
+        self.compress = compress = None if compress is None else check_compress(compress)
         self.patch_size = None
         if patch_size is not None:
             self.patch_size = tuple(count(n, "patch_size") for n in per_axis(patch_size, self.ndim, "patch_size"))
         widths = [self.in_channels * 2 ** min(k, self.n_levels - 2) for k in range(self.n_levels)]
         down_key, up_key, block_key, last_key = jax.random.split(key, 4)
         down, up, blocks = [], [], []
+        shared: dict[str, Any] = {"ndim": self.ndim, "norm": norm, "compress": compress}
         for k, (down_k, block_k) in enumerate(
             zip(jax.random.split(down_key, self.n_levels), jax.random.split(block_key, self.n_levels), strict=True)
         ):
             before = widths[max(k - 1, 0)]
-            down.append(DoubleConv(before, widths[k], widths[k], ndim=self.ndim, norm=norm, key=down_k))
+            down.append(DoubleConv(before, widths[k], widths[k], **shared, key=down_k))
             shape = (
                 {"patch_size": self.patch_size} if self.patch_size else {"num_patches": 2 ** (self.n_levels - 1 - k)}
             )
@@ -129,7 +146,7 @@ class LatentUNet(AbstractLayer):
             )
         for k, up_k in enumerate(jax.random.split(up_key, self.n_levels - 1)):
             both = 2 * widths[k]  # from the coarser scale come as many channels as from this one
-            up.append(DoubleConv(both, both // 2, widths[max(k - 1, 0)], ndim=self.ndim, norm=norm, key=up_k))
+            up.append(DoubleConv(both, both // 2, widths[max(k - 1, 0)], **shared, key=up_k))
         self.down, self.up, self.blocks = tuple(down), tuple(up), tuple(blocks)
         self.last = Linear(self.in_channels, self.in_channels, key=last_key)
         self.n_heads, self.n_tokens, self.n_basis = blocks[0].n_heads, blocks[0].n_tokens, blocks[0].n_basis
@@ -200,6 +217,8 @@ class LSM(AbstractOperator):
     - `n_heads`, `n_tokens`, `n_basis`: see `NeuralSpectralBlock`.
     - `norm`: `"instance_norm"`, `"group_norm"`, both with a scale and a shift per channel, `"affine"` (those alone:
       batch normalisation at evaluation, for official weights) or `None`.
+    - `compress`: `None`, or variant and rank as in `SeparableConv`, such as `("cp", 0.25)`: the kernels of all
+      convolutions are held as one-way factors.
     - `positional_embedding`: `"grid"` gives the network the coordinates too, from 0 at the first to 1 at the last
       point of each axis, in the order of the axes; `None` does not.
     - `projection_channels`: width of the last perceptron.
@@ -226,6 +245,7 @@ class LSM(AbstractOperator):
     n_tokens: int = eqx.field(static=True)
     n_basis: int = eqx.field(static=True)
     norm: str | None = eqx.field(static=True)
+    compress: Compress | None = eqx.field(static=True)
     positional_embedding: str | None = eqx.field(static=True)
     projection_channels: int = eqx.field(static=True)
     checkpoint_levels: bool = eqx.field(static=True)
@@ -243,6 +263,7 @@ class LSM(AbstractOperator):
         n_tokens: int = 4,
         n_basis: int = 12,
         norm: str | None = "instance_norm",
+        compress: Compress | None = None,
         positional_embedding: str | None = "grid",
         projection_channels: int = 128,
         checkpoint_levels: bool = False,
@@ -266,10 +287,13 @@ class LSM(AbstractOperator):
             n_tokens=n_tokens,
             n_basis=n_basis,
             norm=norm,
+            compress=compress,
             checkpoint_levels=checkpoint_levels,
             key=network_key,
         )
-        for name in ("ndim", "n_levels", "patch_size", "n_heads", "n_tokens", "n_basis", "norm", "checkpoint_levels"):
+        for name in (
+            "ndim", "n_levels", "patch_size", "n_heads", "n_tokens", "n_basis", "norm", "compress", "checkpoint_levels",
+        ):  # fmt: skip
             setattr(self, name, getattr(self.network, name))
         places = self.ndim if positional_embedding else 0
         self.lifting = Linear(self.in_channels + places, self.hidden_channels, key=lifting_key)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count, flag
 from neuralops.grid import per_axis
+from neuralops.nn.kernel_factors import Compress
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.multigrid import MultigridConv
 from neuralops.nn.norm import LayerNorm
@@ -60,7 +61,7 @@ class MgNO(AbstractLayer):
       cycle); the last two need `num_points` and lock the model to that grid.
     - `head`: the last map, `"linear"` in the channels or one more `"cycle"`.
     - `residual`: adds the input to the output, as for one step in time; needs equal channel counts.
-    - `first_system`, `init`: see `MultigridConv`; `paper` models start with `"uniform"` kernels.
+    - `first_system`, `init`, `compress`: see `MultigridConv`; `paper` models start with `"uniform"` kernels.
     - `checkpoint_layers`: recompute each layer in the backward pass instead of storing it.
 
     Input `(in_channels, *grid)`, output `(out_channels, *grid)`, any grid.
@@ -97,6 +98,7 @@ class MgNO(AbstractLayer):
     residual: bool = eqx.field(static=True)
     first_system: bool = eqx.field(static=True)
     init: str = eqx.field(static=True)
+    compress: Compress | None = eqx.field(static=True)
     checkpoint_layers: bool = eqx.field(static=True)
 
     derived = ("layers", "last")
@@ -128,6 +130,7 @@ class MgNO(AbstractLayer):
         residual: bool = False,
         first_system: bool = False,
         init: Literal["interpolation", "uniform"] = "interpolation",
+        compress: Compress | None = None,
         checkpoint_layers: bool = False,
         key: Array,
     ) -> None:
@@ -175,6 +178,7 @@ class MgNO(AbstractLayer):
                 num_points=num_points if inner_norm else None,
                 first_system=first_system,
                 init=init,
+                compress=compress,
                 key=key,
             )
 
@@ -200,7 +204,7 @@ class MgNO(AbstractLayer):
         self.skip, self.activation, self.norm, self.head = skip, activation, norm, head
         self.num_points = grid or None
         self.residual, self.first_system, self.init = residual, W.first_system, W.init
-        self.checkpoint_layers = checkpoint_layers
+        self.compress, self.checkpoint_layers = W.compress, checkpoint_layers
 
     @classmethod
     def paper(cls, name: str, *, key: Array, **changes: Any) -> MgNO:

@@ -7,6 +7,7 @@ from neuralops.nn.deformation import Deformation as Deformation
 from neuralops.nn.encoder import ConvEncoder as ConvEncoder
 from neuralops.nn.encoder import MLPEncoder as MLPEncoder
 from neuralops.nn.encoder import PointEncoder as PointEncoder
+from neuralops.nn.kernel_factors import conv_counts as conv_counts
 from neuralops.nn.latent import NeuralSpectralBlock as NeuralSpectralBlock
 from neuralops.nn.multigrid import MultigridConv as MultigridConv
 from neuralops.nn.norm import Affine as Affine
@@ -17,6 +18,7 @@ from neuralops.nn.pointwise import ChannelMLP as ChannelMLP
 from neuralops.nn.pointwise import Linear as Linear
 from neuralops.nn.pointwise import SoftGate as SoftGate
 from neuralops.nn.pointwise import gelu as gelu
+from neuralops.nn.separable import SeparableConv as SeparableConv
 from neuralops.nn.spectral import SpectralConv as SpectralConv
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "NeuralSpectralBlock",
     "PhysicsAttention",
     "PointEncoder",
+    "SeparableConv",
     "SoftGate",
     "SpectralConv",
+    "conv_counts",
     "gelu",
 ]

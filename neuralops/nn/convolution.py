@@ -25,7 +25,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-__all__ = ["coarse_points", "coarsen", "convolve", "ghost_rule", "refine"]
+__all__ = ["coarse_points", "coarsen", "convolve", "correlate", "ghost_rule", "refine"]
 
 Field = Float[Array, "*grid channels"]
 Kernel = Float[Array, "*taps channels channels_out"]
@@ -98,6 +98,23 @@ def refine(u: Field, kernel: Kernel, ghosts: Sequence[tuple[str, str]], kept: st
         joined = joined.reshape(*joined.shape[:axis], -1, *joined.shape[axis + 2 :])
         every = lax.slice_in_dim(joined, 0, num_points[axis], axis=axis)
     return every
+
+
+def correlate(
+    u: Field, kernel: Kernel, padding: Padding, stride: Sequence[int], dilation: Sequence[int]
+) -> Float[Array, "*grid_out channels_out"]:
+    """out[i] = sum over taps of u[stride i + dilation tap] kernel[tap] with any taps, strides and dilations per axis.
+
+    Zeros as `padding` says, in front and behind per axis.
+    """
+    u, kernel = _promoted(u, kernel)
+    if max(*stride, *dilation) == 1 and len(set(kernel.shape[:-2])) == 1:
+        return _correlate(u, kernel, padding, 1)
+    space = "DHW"[3 - len(padding) :]
+    numbers = (f"N{space}C", f"{space}IO", f"N{space}C")
+    return lax.conv_general_dilated(u[None], kernel, stride, padding, rhs_dilation=dilation, dimension_numbers=numbers)[
+        0
+    ]
 
 
 def _window(parity: int, first: int, taps: int) -> tuple[int, tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from jaxtyping import Array, Float
 
 from neuralops.arguments import count, flag
 from neuralops.grid import CENTERINGS, check_boundary, per_axis
-from neuralops.nn.convolution import coarse_points, coarsen, convolve, ghost_rule, refine
+from neuralops.nn.convolution import coarse_points, coarsen, ghost_rule, refine
+from neuralops.nn.kernel_factors import Compress, KernelFactors, check_compress, dense_kernel
 from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.norm import LayerNorm
+from neuralops.nn.separable import convolve
 from neuralops.operator import Envelope
 
 __all__ = ["MultigridConv"]
@@ -30,9 +33,9 @@ RANDOM_SHARE = 0.3  # of the uniform kernels in transfers that start as interpol
 class Sweep(eqx.Module):
     """One smoothing step u + S(f - A u); S f alone where u is still zero."""
 
-    A: Float[Array, "*taps out in"] | None
+    A: Float[Array, "*taps out in"] | KernelFactors | None
     A_bias: Float[Array, " in"] | None
-    S: Float[Array, "*taps in out"]
+    S: Float[Array, "*taps in out"] | KernelFactors
     S_bias: Float[Array, " out"] | None
 
     def __call__(self, u: Array | None, f: Array, ghosts: Ghosts) -> Array:
@@ -48,11 +51,11 @@ class Level(eqx.Module):
 
     pre: tuple[Sweep, ...]
     post: tuple[Sweep, ...]
-    restriction: Float[Array, "*taps in in"] | None  # R
-    projection: Float[Array, "*taps out out"] | None  # Pi
-    system: Float[Array, "*taps out in"] | None  # A_R
+    restriction: Float[Array, "*taps in in"] | KernelFactors | None  # R
+    projection: Float[Array, "*taps out out"] | KernelFactors | None  # Pi
+    system: Float[Array, "*taps out in"] | KernelFactors | None  # A_R
     system_bias: Float[Array, " in"] | None
-    prolongation: Float[Array, "*taps out out"] | None  # P
+    prolongation: Float[Array, "*taps out out"] | KernelFactors | None  # P
     norm: LayerNorm | None
 
 
@@ -100,6 +103,9 @@ class MultigridConv(AbstractLayer):
       on their way through every level, by sqrt(3) down and sqrt(12) up in 2-D with four taps. `"interpolation"`: R and
       Pi average and P interpolates each channel, as in classical multigrid, plus 0.3 times the uniform kernels, so that
       coarse levels are heard from the first step (`docs/mgno.md` has the gain).
+    - `compress`: `None`, or variant and rank as in `SeparableConv`, such as `("kernel", 1)`: all kernels are held as
+      one-way factors. With `init="interpolation"` the average and the interpolation are then a fixed part of R, Pi and
+      P, to which the factors add.
 
     Refinement: *spacing-locked* (see `Envelope`); *grid-locked* with a norm.
 
@@ -125,6 +131,7 @@ class MultigridConv(AbstractLayer):
     num_points: tuple[int, ...] | None = eqx.field(static=True)
     first_system: bool = eqx.field(static=True)
     init: str = eqx.field(static=True)
+    compress: Compress | None = eqx.field(static=True)
 
     derived = ("levels",)
 
@@ -149,6 +156,7 @@ class MultigridConv(AbstractLayer):
         num_points: int | Sequence[int] | None = None,
         first_system: bool = False,
         init: Literal["interpolation", "uniform"] = "interpolation",
+        compress: Compress | None = None,
         key: Array,
     ) -> None:
         self.ndim = ndim = count(ndim, "ndim", most=3)
@@ -182,6 +190,7 @@ class MultigridConv(AbstractLayer):
         self.up_taps = _check_taps(up_taps, depth, self.centering)
         self.up_ghosts, self.sharing, self.use_bias, self.norm = up_ghosts, sharing, flag(use_bias, "use_bias"), norm
         self.first_system, self.init = flag(first_system, "first_system"), init
+        self.compress = None if compress is None else check_compress(compress)
         if (norm is None) != (num_points is None):
             raise ValueError(
                 f"num_points: expected the grid if and only if norm='layer_norm', got norm={norm!r} and "
@@ -214,8 +223,8 @@ class MultigridConv(AbstractLayer):
                 assert level.restriction is not None
                 if level.system is not None:
                     f = f - _affine(convolve(v, level.system, ghosts), level.system_bias)
-                f = coarsen(f, level.restriction, ghosts, self.kept)
-                v = None if level.projection is None else coarsen(v, level.projection, ghosts, self.kept)
+                f = coarsen(f, dense_kernel(level.restriction), ghosts, self.kept)
+                v = None if level.projection is None else coarsen(v, dense_kernel(level.projection), ghosts, self.kept)
             for i in range(self.sweeps[depth][0]):
                 v = self._sweep(depth, i)(v, f, ghosts)
             v = jnp.zeros((*f.shape[:-1], self._channels(depth)[1]), f.dtype) if v is None else v
@@ -225,7 +234,7 @@ class MultigridConv(AbstractLayer):
             assert level.prolongation is not None
             assert coarse is not None
             v, f = kept[depth]
-            v = v + refine(coarse, level.prolongation, up_ghosts, self.kept, grids[depth])
+            v = v + refine(coarse, dense_kernel(level.prolongation), up_ghosts, self.kept, grids[depth])
             v = v if level.norm is None else level.norm.channels_last(v)
             for i in range(self.sweeps[depth][1]):
                 v = self._sweep(depth, self.sweeps[depth][0] + i)(v, f, ghosts)
@@ -301,18 +310,25 @@ def _build(op: MultigridConv, key: Array) -> tuple[Level, ...]:
         bound = 1 / math.sqrt(fan)
         return jax.random.uniform(next(keys), shape, minval=-bound, maxval=bound)
 
-    def kernel(c_in: int, c_out: int, taps: int = 3, *, transposed: bool = False) -> Array:
+    def kernel(
+        c_in: int, c_out: int, taps: int = 3, *, transposed: bool = False, share: float = 1.0, stencil: Any = None
+    ) -> Array | KernelFactors:
         # PyTorch takes the fan of a transposed convolution from its output channels.
-        return uniform((*(taps,) * op.ndim, c_in, c_out), taps**op.ndim * (c_out if transposed else c_in))
+        shape, fan = (*(taps,) * op.ndim, c_in, c_out), taps**op.ndim * (c_out if transposed else c_in)
+        if op.compress is None:
+            return share * uniform(shape, fan)
+        return KernelFactors(shape, op.compress, variance=share**2 / (3 * fan), stencil=stencil, key=next(keys))
 
-    def transfer(c_in: int, c_out: int, taps: int = 3, *, transposed: bool = False) -> Array:
-        random = kernel(c_in, c_out, taps, transposed=transposed)
+    def transfer(c_in: int, c_out: int, taps: int = 3, *, transposed: bool = False) -> Array | KernelFactors:
         if op.init == "uniform":
+            return kernel(c_in, c_out, taps, transposed=transposed)
+        line = _line_weights(taps) * (2 if transposed else 1)
+        stencil = (tuple(line.tolist()),) * op.ndim
+        random = kernel(c_in, c_out, taps, transposed=transposed, share=RANDOM_SHARE, stencil=stencil)
+        if isinstance(random, KernelFactors):
             return random
-        weights = _line_weights(taps) * (2 if transposed else 1)
-        for _ in range(op.ndim - 1):
-            weights = np.multiply.outer(weights, _line_weights(taps) * (2 if transposed else 1))
-        return jnp.asarray(weights[..., None, None] * np.eye(c_in, c_out), random.dtype) + RANDOM_SHARE * random
+        weights = functools.reduce(np.multiply.outer, (line,) * op.ndim)
+        return jnp.asarray(weights[..., None, None] * np.eye(c_in, c_out), random.dtype) + random
 
     def bias(c_in: int, c_out: int) -> Array | None:
         return uniform((c_out,), 3**op.ndim * c_in) if op.use_bias else None

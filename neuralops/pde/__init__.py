@@ -1,5 +1,6 @@
 """Problems: a law for drawing inputs, the true solution operator, and a residual."""
 
+from neuralops.pde import waves
 from neuralops.pde.burgers import Burgers
 from neuralops.pde.burgers_walls import BurgersWalls
 from neuralops.pde.darcy import Darcy, solve_diffusion
@@ -44,6 +45,7 @@ __all__ = [
     "solve_diffusion",
     "value_and_gradient",
     "velocity_from_vorticity",
+    "waves",
     "wendland",
     "wendland_gradient",
 ]

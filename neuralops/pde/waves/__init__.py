@@ -1,5 +1,7 @@
-"""Acoustic waves: the media that they run through."""
+"""Acoustic waves: the equation on a box, walls that absorb, sources and receivers, media."""
 
+from neuralops.pde.waves.absorbing import AbsorbingLayer
+from neuralops.pde.waves.equation import Sources, WaveEquation, WaveRun, WaveState
 from neuralops.pde.waves.media import (
     Checkerboard,
     Fault,
@@ -11,5 +13,25 @@ from neuralops.pde.waves.media import (
     Maze,
     Medium,
 )
+from neuralops.pde.waves.wavelets import gaussian_pulse, plane_wave, ricker, rings
 
-__all__ = ["Checkerboard", "Fault", "Homogeneous", "Inclusions", "Layered", "Lens", "LogNormal", "Maze", "Medium"]
+__all__ = [
+    "AbsorbingLayer",
+    "Checkerboard",
+    "Fault",
+    "Homogeneous",
+    "Inclusions",
+    "Layered",
+    "Lens",
+    "LogNormal",
+    "Maze",
+    "Medium",
+    "Sources",
+    "WaveEquation",
+    "WaveRun",
+    "WaveState",
+    "gaussian_pulse",
+    "plane_wave",
+    "ricker",
+    "rings",
+]

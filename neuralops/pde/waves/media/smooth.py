@@ -144,7 +144,7 @@ def stationary_field(
     scale = float(np.sum(weight * (laplacian + tau**2) ** -alpha)) ** -0.5
     num_modes = [2 * m + 1 for m in highest]
     law = GaussianRandomField(alpha, tau, boundary="periodic", scale=scale, zero_mean=False, num_modes=num_modes)
-    field = law.sample(key, Grid(points, periods, "periodic", grid.centering), dtype=dtype)
+    field = law.sample(key, Grid(tuple(points), tuple(periods), ("periodic",) * grid.ndim, grid.centering), dtype=dtype)
     return field[(0, *kept)]
 
 

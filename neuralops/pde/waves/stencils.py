@@ -1,0 +1,173 @@
+"""Derivatives along one axis of a box between walls: central and staggered differences of order 2 to 8, and modes.
+
+A field on an axis is continued beyond its ends as the boundary says (`extended`), so formulas hold up to the wall. The
+derivative of a field lives half-way between its points, on the *dual* axis, where the boundary words change places:
+the slope of a field that vanishes at a wall is even about it. Differences from an axis to its dual and back are each
+other's negative transposes in the axis's quadrature weights, whatever the ends; hence what is made of them conserves
+energy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from neuralops import transforms
+from neuralops.transforms import Axis
+
+__all__ = ["CENTRAL", "ORDERS", "STAGGERED", "difference", "dual", "extended", "ghosts", "second_difference"]
+__all__ += ["staggered", "stiffness", "symbol", "taps"]
+
+# Weights of u_{i+k} + u_{i-k} - 2 u_i over h^2, and of u_{i+k-1/2} - u_{i-k+1/2} over h, for k = 1, 2, ...
+CENTRAL = {2: (1.0,), 4: (4 / 3, -1 / 12), 6: (3 / 2, -3 / 20, 1 / 90), 8: (8 / 5, -1 / 5, 8 / 315, -1 / 560)}
+STAGGERED = {
+    2: (1.0,),
+    4: (9 / 8, -1 / 24),
+    6: (75 / 64, -25 / 384, 3 / 640),
+    8: (1225 / 1024, -245 / 3072, 49 / 5120, -5 / 7168),
+}
+ORDERS = (2, 4, 6, 8, "spectral")
+_SWAPPED = {"dirichlet": "neumann", "neumann": "dirichlet", "periodic": "periodic"}
+
+
+def taps(order: int | str) -> int:
+    """Points that a stencil reaches to either side; for modes, which reach everywhere, 0."""
+    return 0 if isinstance(order, str) else order // 2
+
+
+def stiffness(order: int | str, compact: bool = True) -> float:
+    """The largest eigenvalue of -h^2 d^2/dx^2 of a scheme: 4, 16/3, 272/45, 2048/315, or pi^2 for modes.
+
+    `compact=False` is a staggered difference applied twice.
+    """
+    return float(symbol(np.asarray(np.pi), order, compact))
+
+
+def symbol(theta: np.ndarray, order: int | str, compact: bool = True) -> np.ndarray:
+    """Eigenvalues of -h^2 d^2/dx^2 at the phase `theta` = k h between two points."""
+    if isinstance(order, str):
+        return theta**2
+    if compact:
+        return np.sum([2 * c * (1 - np.cos(k * theta)) for k, c in enumerate(CENTRAL[order], 1)], axis=0)
+    return np.sum([2 * c * np.sin((k - 0.5) * theta) for k, c in enumerate(STAGGERED[order], 1)], axis=0) ** 2
+
+
+def dual(axis: Axis) -> Axis:
+    """Where the derivative along `axis` lives: half-way between its points, on walls too where the field vanishes."""
+    low, high = (_SWAPPED[end] for end in axis.ends)
+    n = axis.num_points
+    if low != "periodic":
+        n += sum(end == "dirichlet" for end in axis.ends) - 1
+    return Axis(n, low if low == high else (low, high), "cell" if axis.centering == "node" else "node")
+
+
+def _starts_below(axis: Axis) -> bool:
+    """Whether the first point of the dual axis lies below the first point of the axis."""
+    return axis.centering == "cell" if axis.ends[0] == "periodic" else axis.ends[0] == "dirichlet"
+
+
+def ghosts(u: Array, dim: int, axis: Axis, count: int, end: int) -> Array:
+    """The `count` values that continue `u` below (`end` 0) or above (1) its points along `dim`."""
+    n, word = u.shape[dim], axis.ends[end]
+    cut = lambda start, stop: lax.slice_in_dim(u, start, stop, axis=dim)
+    if word == "periodic":
+        return cut(0, count) if end else cut(n - count, n)
+    if axis.centering == "node" and word == "dirichlet":  # the wall, a point of value zero, comes first
+        wall = jnp.zeros_like(cut(0, min(count, 1)))
+        mirrored = -lax.rev(cut(n - count + 1, n) if end else cut(0, count - 1), (dim,)) if count > 1 else wall[:0]
+        if count <= 1:
+            return wall
+        return lax.concatenate([wall, mirrored] if end else [mirrored, wall], dim)
+    skip = int(axis.centering == "node")  # a mirror at the last point does not double it
+    part = cut(n - count - skip, n - skip) if end else cut(skip, count + skip)
+    mirrored = lax.rev(part, (dim,))
+    return -mirrored if word == "dirichlet" else mirrored
+
+
+def extended(u: Array, dim: int, axis: Axis, low: int, high: int, known: Sequence[Any] = (None, None)) -> Array:
+    """`u` with as many ghost points at both ends; `known` holds those that are prescribed, the nearest of them used."""
+    parts = []
+    for end, count in ((0, low), (1, high)):
+        given = known[end]
+        if count == 0:
+            continue
+        if given is None:
+            parts.append((end, ghosts(u, dim, axis, count, end)))
+        else:
+            start = 0 if end else given.shape[dim] - count
+            parts.append((end, lax.slice_in_dim(given, start, start + count, axis=dim)))
+    before, after = [g for end, g in parts if end == 0], [g for end, g in parts if end == 1]
+    return lax.concatenate([*before, u, *after], dim) if parts else u
+
+
+def staggered(u: Array, dim: int, order: int, h: float) -> Array:
+    """Differences of an extended array, half-way between its points and `order` - 1 fewer than these."""
+    m = taps(order)
+    n = u.shape[dim] - 2 * m + 1
+    cut = lambda start: lax.slice_in_dim(u, start, start + n, axis=dim)
+    terms = [(c / h) * (cut(m - 1 + k) - cut(m - k)) for k, c in enumerate(STAGGERED[order], 1)]
+    return sum(terms[1:], terms[0])
+
+
+def difference(u: Array, dim: int, axis: Axis, h: float, order: int | str, known: Any = (None, None)) -> Array:
+    """The first derivative on the dual axis."""
+    if isinstance(order, str):
+        return _modal_derivative(u, dim, axis, h)
+    m, target = taps(order), dual(axis)
+    low = m if _starts_below(axis) else m - 1
+    high = target.num_points + 2 * m - 1 - axis.num_points - low
+    return staggered(extended(u, dim, axis, low, high, known), dim, order, h)
+
+
+def second_difference(u: Array, dim: int, axis: Axis, h: float, order: int | str, known: Any = (None, None)) -> Array:
+    """The second derivative on the axis itself, by the compact formula."""
+    if isinstance(order, str):
+        w = np.pi * transforms.wavenumbers(axis.boundary, axis.num_points) / _extent(axis, h)
+        modes = transforms.to_modes(u, dim, axis)
+        return transforms.from_modes(modes * _along(-(w**2), dim, u), dim, axis)
+    m, n = taps(order), u.shape[dim]
+    weights = [c / h**2 for c in CENTRAL[order]]
+    wide = extended(u, dim, axis, m, m, known)
+    cut = lambda start: lax.slice_in_dim(wide, start, start + n, axis=dim)
+    out = -2 * sum(weights) * u
+    for k, c in enumerate(weights, 1):
+        out = out + c * (cut(m + k) + cut(m - k))
+    return out
+
+
+def _extent(axis: Axis, h: float) -> float:
+    return h * transforms.positions(axis)[1] / 2
+
+
+def _along(values: np.ndarray, dim: int, u: Array) -> Array:
+    return jnp.asarray(values.reshape([-1 if d == dim else 1 for d in range(u.ndim)]), u.dtype)
+
+
+def _modal_derivative(u: Array, dim: int, axis: Axis, h: float) -> Array:
+    """Sines become cosines and cosines sines; the mode of the highest wavenumber has its place on both axes."""
+    n, target = axis.num_points, dual(axis)
+    w = np.pi * transforms.wavenumbers(axis.boundary, n) / _extent(axis, h)
+    modes = transforms.to_modes(u, dim, axis)
+    low, high = axis.ends
+    if low == "periodic":
+        # (1, cos, sin, cos, sin, ...): a cosine's slope is minus the sine, a sine's the cosine.
+        partner, pairs = np.arange(n), (n - 1) // 2
+        partner[1 : 2 * pairs + 1] = np.arange(1, 2 * pairs + 1).reshape(-1, 2)[:, ::-1].ravel()
+        sign = np.where(np.arange(n) % 2 == 1, 1.0, -1.0)
+        if n % 2 == 0 and n > 1:  # alone at the end: a cosine on nodes, a sine on cells
+            sign[n - 1] = -1.0 if axis.centering == "node" else 1.0
+        derivative = jnp.take(modes, partner, axis=dim) * _along(sign * w[partner], dim, u)
+        return transforms.from_modes(derivative, dim, target)
+    if low == high == "dirichlet":
+        slopes = modes * _along(w, dim, u)
+        none = jnp.zeros_like(lax.slice_in_dim(slopes, 0, 1, axis=dim))
+        return transforms.from_modes(lax.concatenate([none, slopes], dim), dim, target)
+    if low == high:
+        slopes = lax.slice_in_dim(modes * _along(-w, dim, u), 1, n, axis=dim)
+        return transforms.from_modes(slopes, dim, target)
+    return transforms.from_modes(modes * _along(w if low == "dirichlet" else -w, dim, u), dim, target)
