@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 
 import neuralops as no
+from neuralops.continuation import continued, end_rules
 from neuralops.models.lsm import DoubleConv
 from neuralops.nn import MultigridConv, SeparableConv, conv_counts
-from neuralops.nn.continuation import continued, end_rules
 from neuralops.nn.kernel_decomposition import cp_factors, cp_tensor
 from neuralops.nn.kernel_factors import VARIANTS, KernelFactors
 

@@ -25,6 +25,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from neuralops.continuation import continued, end_rules
+
 __all__ = ["coarse_points", "coarsen", "convolve", "correlate", "ghost_rule", "refine"]
 
 Field = Float[Array, "*grid channels"]
@@ -33,16 +35,12 @@ Padding = tuple[tuple[int, int], ...]
 
 
 def ghost_rule(boundary: str | tuple[str, str], centering: str) -> tuple[str, str]:
-    """How an axis continues beyond its low and high end: `"wrap"`, `"zero"`, `"odd"`, `"even"` or `"reflect"`.
+    """How an axis continues beyond its low and high end, by the one point that kernels of three taps read.
 
-    `"odd"` and `"even"` mirror about the face of the last cell, `"reflect"` about the last node.
+    The `end_rules` of `neuralops.continuation`; beyond a Dirichlet node that one point is the wall, and `"zero"`.
     """
-    words = {
-        ("periodic", "node"): "wrap", ("dirichlet", "node"): "zero", ("neumann", "node"): "reflect",
-        ("periodic", "cell"): "wrap", ("dirichlet", "cell"): "odd", ("neumann", "cell"): "even",
-    }  # fmt: skip
-    ends = (boundary, boundary) if isinstance(boundary, str) else boundary
-    return words[ends[0], centering], words[ends[1], centering]
+    low, high = ("zero" if rule == "wall" else rule for rule in end_rules(boundary, centering))
+    return low, high
 
 
 def coarse_points(num_points: int, kept: str) -> int:
@@ -158,17 +156,8 @@ def _promoted(u: Field, kernel: Kernel) -> tuple[Field, Kernel]:
 
 def _ghosts_added(u: Field, ghosts: Sequence[tuple[str, str]], margins: Sequence[tuple[int, int]]) -> Field:
     for axis, (rules, margin) in enumerate(zip(ghosts, margins, strict=True)):
-        n = u.shape[axis]
-        at = lambda i, u=u, axis=axis: lax.slice_in_dim(u, i, i + 1, axis=axis)
-        low = {"wrap": n - 1, "reflect": min(1, n - 1)}.get(rules[0], 0)
-        high = {"wrap": 0, "reflect": max(n - 2, 0)}.get(rules[1], n - 1)
-        parts = [_ghost(at(low), rules[0])] * margin[0] + [u] + [_ghost(at(high), rules[1])] * margin[1]
-        u = jnp.concatenate(parts, axis) if len(parts) > 1 else u
+        u = continued(u, axis, rules, margin)
     return u
-
-
-def _ghost(value: Array, rule: str) -> Array:
-    return jnp.zeros_like(value) if rule == "zero" else -value if rule == "odd" else value
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))

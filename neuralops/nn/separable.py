@@ -16,12 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from neuralops.arguments import count, flag
+from neuralops.continuation import continued, end_rules
 from neuralops.grid import BOUNDARIES, CENTERINGS, check_boundary, per_axis
 from neuralops.nn import convolution
-from neuralops.nn.continuation import continued, end_rules, line_convolution
 from neuralops.nn.convolution import per_sample
 from neuralops.nn.kernel_factors import Counts, KernelFactors, check_rank, check_variant, conv_counts, dense_kernel
 from neuralops.nn.layer import AbstractLayer
+from neuralops.nn.line_convolution import line_convolution
 from neuralops.operator import Envelope, check_field
 
 __all__ = ["SeparableConv", "convolve"]
