@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from neuralops import transforms
 from neuralops.arguments import count
@@ -216,33 +216,53 @@ def interpolate(
         raise ValueError(
             f"points: expected ({grid.ndim}, *points), got shape {points.shape}; put the {grid.ndim} axes first."
         )
-    trailing = points.shape[1:]
-    index = jnp.zeros((1,) * grid.ndim + trailing, int)
-    weights = jnp.ones((1,) * grid.ndim + trailing, points.dtype)
-    for a, (axis, h) in enumerate(zip(grid.axes, grid.spacing, strict=True)):
-        first = float(grid.points(a)[0])
-        if axis.centering == "node":  # the walls at which the field is known to vanish
-            walls = tuple(int(end == "dirichlet") for end in axis.ends)
-            u = jnp.pad(u, [walls if b == a + 1 else (0, 0) for b in range(u.ndim)])
-            first -= walls[0] * h
-        n, periodic = u.shape[a + 1], axis.boundary == "periodic"
-        if n <= order and not periodic:
-            raise ValueError(
-                f"order: a polynomial of degree {order} needs {order + 1} samples, got {n} along axis {a}; take a "
-                "lower order or more points."
-            )
-        place = (points[a] - first) / h
-        start = jnp.floor(jax.lax.stop_gradient(place) - (order - 1) / 2)
-        start = start if periodic else jnp.clip(start, 0, n - 1 - order)
-        along = (1,) * a + (order + 1,) + (1,) * (grid.ndim - a - 1) + trailing
-        samples = start.astype(int) + np.arange(order + 1).reshape(-1, *[1] * len(trailing))
-        index = index * n + (samples % n).reshape(along)
-        weights = weights * lagrange(place - start, order).reshape(along)
+    first = [float(grid.points(a)[0]) for a in range(grid.ndim)]
+    index, weights = interpolation(points, grid.axes, first, grid.spacing, order)
     values = u.reshape(u.shape[0], -1)[:, index]
-    return jnp.sum(values * weights, axis=tuple(range(1, grid.ndim + 1)))
+    return jnp.sum(values * weights, axis=1)
 
 
-def lagrange(s: Array, order: int) -> Array:
+def interpolation(
+    points: Float[Array, " ndim *points"],
+    axes: Sequence[Axis],
+    first: Sequence[float],
+    spacing: Sequence[float],
+    order: int,
+) -> tuple[Int[Array, " samples *points"], Float[Array, " samples *points"]]:
+    """Which samples the polynomial of degree `order` through each point's neighbours takes, and how much of each.
+
+    The samples are numbered as in the flattened field, whose first sample lies at `first`. As in `interpolate`, which
+    applies them; a wall at a node, where the field vanishes, counts as a sample and has weight 0.
+
+    **Raises:** `ValueError` on too few samples.
+    """
+    trailing = points.shape[1:]
+    index, weights = jnp.zeros((1,) * len(axes) + trailing, int), jnp.ones((1,) * len(axes) + trailing, points.dtype)
+    for a, (axis, low, h) in enumerate(zip(axes, first, spacing, strict=True)):
+        n, periodic = axis.num_points, axis.boundary == "periodic"
+        walls = [int(axis.centering == "node" and end == "dirichlet") for end in axis.ends]
+        if n + sum(walls) <= order and not periodic:
+            raise ValueError(
+                f"order: a polynomial of degree {order} needs {order + 1} samples, got {n + sum(walls)} along axis "
+                f"{a}; take a lower order or more points."
+            )
+        place = (points[a] - low) / h
+        start = jnp.floor(jax.lax.stop_gradient(place) - (order - 1) / 2)
+        start = start if periodic else jnp.clip(start, -walls[0], n - 1 - order + walls[1])
+        samples = start.astype(int) + np.arange(order + 1).reshape(-1, *[1] * len(trailing))
+        shares = _lagrange(place - start, order)
+        if periodic:
+            samples = samples % n
+        else:
+            shares = jnp.where((samples >= 0) & (samples < n), shares, 0)
+            samples = jnp.clip(samples, 0, n - 1)
+        along = (1,) * a + (order + 1,) + (1,) * (len(axes) - a - 1) + trailing
+        index = index * n + samples.reshape(along)
+        weights = weights * shares.reshape(along)
+    return index.reshape(-1, *trailing), weights.reshape(-1, *trailing)
+
+
+def _lagrange(s: Array, order: int) -> Array:
     """The Lagrange polynomials of the nodes 0, ..., order at `s`, one per node."""
     nodes = range(order + 1)
     factor = lambda i: math.prod(((s - j) / (i - j) for j in nodes if j != i), start=jnp.ones_like(s))

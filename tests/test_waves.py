@@ -498,7 +498,7 @@ def test_single_precision_and_speeds_beyond_the_bound():
     c = jnp.ones(16, jnp.float32)
     assert equation.run(c, c, num_steps=3).final.dtype == jnp.float32
     assert np.isnan(jax.jit(lambda c: equation.run(c, c, num_steps=3).final)(1.5 * c)).all()
-    with pytest.raises(ValueError, match="sound_speed: expected speeds in"):
+    with pytest.raises(ValueError, match="sound_speed: expected values in"):
         equation.run(1.5 * c, c, num_steps=3)
 
 

@@ -1,7 +1,8 @@
 """Acoustic waves: the equation on a box, walls that absorb, sources and receivers, media."""
 
 from neuralops.pde.waves.absorbing import AbsorbingLayer
-from neuralops.pde.waves.equation import Sources, WaveEquation, WaveRun, WaveState
+from neuralops.pde.waves.driving import Sources
+from neuralops.pde.waves.equation import WaveEquation
 from neuralops.pde.waves.media import (
     Checkerboard,
     Fault,
@@ -13,6 +14,8 @@ from neuralops.pde.waves.media import (
     Maze,
     Medium,
 )
+from neuralops.pde.waves.running import WaveRun
+from neuralops.pde.waves.scheme import WaveState
 from neuralops.pde.waves.wavelets import gaussian_pulse, plane_wave, ricker, rings
 
 __all__ = [

@@ -21,10 +21,11 @@ from jax import lax
 from jaxtyping import Array
 
 from neuralops.arguments import check_number
-from neuralops.pde.waves.stencils import dual, extended, ghosts, staggered, taps
+from neuralops.continuation import continued
+from neuralops.pde.waves.stencils import dual, extended, staggered, taps
 from neuralops.transforms import Axis
 
-__all__ = ["AbsorbingLayer", "Slab", "absorb"]
+__all__ = ["AbsorbingLayer", "Slabs", "absorb"]
 
 POWER = 2  # of the damping profile
 
@@ -58,28 +59,42 @@ class AbsorbingLayer:
         return max(math.ceil(10 * (decades - 2)), math.ceil(long), 5)
 
 
-class Slab(NamedTuple):
-    """The layer at one end of an axis, all static. For a high end everything is seen reversed."""
+class Slabs(NamedTuple):
+    """The layers at one or both ends of an axis, all static. Each is seen from its outer wall inwards, as if that were
+    the low end, and both at once: what is cut out of a field has a first axis more, the layers'.
+    """
 
     dim: int
-    axis: Axis  # of the whole field, its low end the outer wall of this layer
-    reverse: bool
+    ends: tuple[int, ...]  # 0 the low one, 1 the high one
+    axis: Axis  # a piece of the field's, its low end the outer wall
     points: int
     order: int
     spacing: float
-    on_points: np.ndarray  # sigma dt / 2 from the wall inwards
-    on_faces: np.ndarray
+    on_points: tuple[float, ...]  # sigma dt / 2 from the wall inwards
+    on_faces: tuple[float, ...]
 
     @staticmethod
-    def of(dim: int, axis: Axis, end: int, points: int, order: int, h: float, sigma: float, dt: float) -> Slab:
-        """`sigma`: the damping rate at the outer wall."""
-        cells = axis.centering == "cell"
-        seen = Axis(axis.num_points, axis.ends[::-1] if end else axis.ends, axis.centering)
+    def of(
+        dim: int,
+        axis: Axis,
+        ends: tuple[int, ...],
+        layer: AbsorbingLayer,
+        *,
+        speed: float,
+        order: int,
+        h: float,
+        dt: float,
+    ) -> Slabs:
+        """`speed`: the highest, whose waves have the least time in the layer."""
+        points, cells = layer.num_points(h), axis.centering == "cell"
         thickness = points if cells else points + 1
-        inside = points - (0.5 if cells else 0.0) - np.arange(points)
+        # A tenth of the echo allowed for the damping itself, the rest for its differences.
+        sigma = (POWER + 1) * speed * math.log(10 / layer.reflection) / (2 * points * h)
+        depths = points - (0.5 if cells else 0.0) - np.arange(points)
         between = thickness - np.arange(points + (not cells)) - (0.0 if cells else 0.5)
-        profile = lambda depth: 0.5 * dt * sigma * (depth / thickness) ** POWER
-        return Slab(dim, seen, bool(end), points, order, h, profile(inside), profile(between))
+        profile = lambda depth: tuple((0.5 * dt * sigma * (depth / thickness) ** POWER).tolist())
+        seen = Axis(axis.num_points, "dirichlet", axis.centering)
+        return Slabs(dim, ends, seen, points, order, h, profile(depths), profile(between))
 
     @property
     def depth(self) -> int:
@@ -88,58 +103,56 @@ class Slab(NamedTuple):
         return max(len(self.on_faces), self.points + m) + m - 1
 
     def near(self, u: Array, count: int) -> Array:
-        """The first points from the outer wall inwards."""
+        """The first points from each outer wall inwards."""
         n = u.shape[self.dim]
-        if not self.reverse:
-            return lax.slice_in_dim(u, 0, count, axis=self.dim)
-        return lax.rev(lax.slice_in_dim(u, n - count, n, axis=self.dim), (self.dim,))
+        cut = lambda start: lax.slice_in_dim(u, start, start + count, axis=self.dim)
+        return jnp.stack([lax.rev(cut(n - count), (self.dim,)) if end else cut(0) for end in self.ends])
 
     def memory(self, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
         """Zeros for both memories of a field of this shape."""
-        sized = lambda n: jnp.zeros((*shape[: self.dim], n, *shape[self.dim + 1 :]), dtype)
-        return sized(len(self.on_faces)), sized(self.points)
+        before, behind = (len(self.ends), *shape[: self.dim]), shape[self.dim + 1 :]
+        zeros = lambda n: jnp.zeros((*before, n, *behind), dtype)
+        return zeros(len(self.on_faces)), zeros(self.points)
 
     def add(self, out: Array, extra: Array) -> Array:
-        """Adds what the layer contributes, given from the wall inwards, to the whole field."""
-        n, count = out.shape[self.dim], extra.shape[self.dim]
-        start = n - count if self.reverse else 0
-        extra = lax.rev(extra, (self.dim,)) if self.reverse else extra
-        part = lax.slice_in_dim(out, start, start + count, axis=self.dim)
-        return lax.dynamic_update_slice_in_dim(out, part + extra, start, axis=self.dim)
+        """The whole field with what the layers contribute, given from the walls inwards."""
+        count = extra.shape[self.dim + 1]
+        for end, part in zip(self.ends, extra, strict=True):
+            start = out.shape[self.dim] - count if end else 0
+            there = lax.slice_in_dim(out, start, start + count, axis=self.dim)
+            part = lax.rev(part, (self.dim,)) if end else part
+            out = lax.dynamic_update_slice_in_dim(out, there + part, start, axis=self.dim)
+        return out
 
 
 def absorb(
-    slab: Slab, u: Array, weight: Array | None, memory: tuple[Array, Array]
+    slabs: Slabs, u: Array, weight: Array | None, memory: tuple[Array, Array]
 ) -> tuple[Array, tuple[Array, Array]]:
-    """What the layer adds to div(weight grad u) near its wall, from the wall inwards, and its new memories.
+    """What the layers add to div(weight grad u), from the walls inwards, and their new memories.
 
     `weight`: on the faces of the whole field, or `None` for 1.
     """
-    dim, m, h = slab.dim, taps(slab.order), slab.spacing
-    along = lambda x: jnp.asarray(x.reshape([-1 if d == dim else 1 for d in range(u.ndim)]), u.dtype)
-    pad = lambda x, count: lax.pad(x, jnp.zeros((), x.dtype), [(0, count if d == dim else 0, 0) for d in range(x.ndim)])
-    part = slab.near(u, slab.depth)
-    slope = staggered(extended(part, dim, slab.axis, m, 0), dim, slab.order, h)
-    faces = len(slab.on_faces)
-    fluxes = slope.shape[dim]
+    dim, m, h = slabs.dim + 1, taps(slabs.order), slabs.spacing
+    shape = [-1 if d == dim else 1 for d in range(u.ndim + 1)]
+    along = lambda x: jnp.asarray(np.reshape(x, shape), u.dtype)
+    pad = lambda x, count: continued(x, dim, ("zero", "zero"), (0, count))
+    cut = lambda x, count: lax.slice_in_dim(x, 0, count, axis=dim)
+    slope = staggered(extended(slabs.near(u, slabs.depth), dim, slabs.axis, m, 0), dim, slabs.order, h)
+    faces, fluxes = len(slabs.on_faces), slope.shape[dim]
 
-    on_faces, old = along(slab.on_faces), memory[0]
-    rate = 2 * on_faces  # sigma dt; the memory is kept in units of g dt
-    new = ((1 - on_faces) * old + lax.slice_in_dim(slope, 0, faces, axis=dim)) / (1 + on_faces)
-    flux = -0.5 * rate * (old + new)
+    rate, old = along(slabs.on_faces), memory[0]  # the memory is kept in units of g dt
+    new = ((1 - rate) * old + cut(slope, faces)) / (1 + rate)
+    flux = -rate * (old + new)
     if weight is not None:
-        b = slab.near(weight, fluxes)
-        slope, flux = b * slope, lax.slice_in_dim(b, 0, faces, axis=dim) * flux
+        b = slabs.near(weight, fluxes)
+        slope, flux = b * slope, cut(b, faces) * flux
 
-    outer = dual(slab.axis)
-    divergence = lambda q: staggered(
-        lax.concatenate([ghosts(q, dim, outer, m - 1, 0), q], dim) if m > 1 else q, dim, slab.order, h
-    )
+    outer = dual(slabs.axis)
+    divergence = lambda q: staggered(extended(q, dim, outer, m - 1, 0), dim, slabs.order, h)
     added = divergence(pad(flux, 2 * m - 1))
-    both = slope + pad(flux, fluxes - faces)
-    out = divergence(lax.slice_in_dim(both, 0, slab.points + m, axis=dim))
+    out = divergence(cut(slope + pad(flux, fluxes - faces), slabs.points + m))
 
-    on_points, old_out = along(slab.on_points), memory[1]
-    new_out = ((1 - on_points) * old_out + out) / (1 + on_points)
-    extra = added + pad(-on_points * (old_out + new_out), added.shape[dim] - slab.points)
+    rate, old_out = along(slabs.on_points), memory[1]
+    new_out = ((1 - rate) * old_out + out) / (1 + rate)
+    extra = added + pad(-rate * (old_out + new_out), added.shape[dim] - slabs.points)
     return extra, (new, new_out)

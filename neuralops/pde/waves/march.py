@@ -23,8 +23,8 @@ def march(step: Step, parameters: Any, state: Any, inputs: Any, num_steps: int, 
     """`num_steps` steps; `inputs` has one entry per step, and so has the output.
 
     `gradient`: `"stored"` keeps every step, `"recomputed"` some sqrt(num_steps) states and computes the steps between
-    two of them again, one stretch at a time. `"reversed"` keeps the last state alone and steps back from it; the state
-    must be two time levels, and the scheme the same in both directions of time.
+    two of them again, one stretch at a time. `"reversed"` keeps the last state alone and steps back from it: the
+    state needs two time levels, `previous` and `current`, and the scheme must be the same in both directions of time.
     """
     if gradient == "reversed":
         return _reversible(step, num_steps)(parameters, state, inputs)
@@ -48,7 +48,8 @@ def march(step: Step, parameters: Any, state: Any, inputs: Any, num_steps: int, 
 
 
 def _reversible(step: Step, num_steps: int) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
-    """The march with a derivative that steps back: (u, v) -> (v, w) undone as (w, v) -> (v, u)."""
+    """The march with a derivative that steps back, from the last state with its time levels exchanged."""
+    turned = lambda state: state._replace(previous=state.current, current=state.previous)
 
     @jax.custom_vjp
     def run(parameters: Any, state: Any, inputs: Any) -> tuple[Any, Any]:
@@ -59,19 +60,18 @@ def _reversible(step: Step, num_steps: int) -> Callable[[Any, Any, Any], tuple[A
         return out, (parameters, out[0], inputs)
 
     def backward(kept: Any, cotangents: Any) -> tuple[Any, Any, Any]:
-        parameters, (current, following), inputs = kept
+        parameters, last, inputs = kept
 
         def body(carried: Any, x: Any) -> tuple[Any, Any]:
-            (current, following), behind, total = carried
-            given, output = x
-            (_, before), _ = step(parameters, (following, current), given)
-            _, pull = jax.vjp(step, parameters, (before, current), given)
+            (back, behind, total), (given, output) = carried, x
+            back, _ = step(parameters, back, given)
+            _, pull = jax.vjp(step, parameters, turned(back), given)
             grown, behind, of_input = pull((behind, output))
             total = jax.tree.map(jnp.add, total, eqx.filter(grown, eqx.is_inexact_array))
-            return ((before, current), behind, total), of_input
+            return (back, behind, total), of_input
 
         total = jax.tree.map(jnp.zeros_like, eqx.filter(parameters, eqx.is_inexact_array))
-        start = ((current, following), cotangents[0], total)
+        start = (turned(last), cotangents[0], total)
         (_, behind, total), of_inputs = lax.scan(body, start, (inputs, cotangents[1]), length=num_steps, reverse=True)
         integers = jax.tree.map(
             lambda p: None if eqx.is_inexact_array(p) else np.zeros(p.shape, jax.dtypes.float0), parameters

@@ -9,7 +9,6 @@ energy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,9 +17,10 @@ from jax import lax
 from jaxtyping import Array
 
 from neuralops import transforms
+from neuralops.continuation import continued, end_rules
 from neuralops.transforms import Axis
 
-__all__ = ["CENTRAL", "ORDERS", "STAGGERED", "difference", "dual", "extended", "ghosts", "second_difference"]
+__all__ = ["CENTRAL", "ORDERS", "STAGGERED", "difference", "dual", "extended", "second_difference"]
 __all__ += ["staggered", "stiffness", "symbol", "taps"]
 
 # Weights of u_{i+k} + u_{i-k} - 2 u_i over h^2, and of u_{i+k-1/2} - u_{i-k+1/2} over h, for k = 1, 2, ...
@@ -71,38 +71,14 @@ def _starts_below(axis: Axis) -> bool:
     return axis.centering == "cell" if axis.ends[0] == "periodic" else axis.ends[0] == "dirichlet"
 
 
-def ghosts(u: Array, dim: int, axis: Axis, count: int, end: int) -> Array:
-    """The `count` values that continue `u` below (`end` 0) or above (1) its points along `dim`."""
-    n, word = u.shape[dim], axis.ends[end]
-    cut = lambda start, stop: lax.slice_in_dim(u, start, stop, axis=dim)
-    if word == "periodic":
-        return cut(0, count) if end else cut(n - count, n)
-    if axis.centering == "node" and word == "dirichlet":  # the wall, a point of value zero, comes first
-        wall = jnp.zeros_like(cut(0, min(count, 1)))
-        mirrored = -lax.rev(cut(n - count + 1, n) if end else cut(0, count - 1), (dim,)) if count > 1 else wall[:0]
-        if count <= 1:
-            return wall
-        return lax.concatenate([wall, mirrored] if end else [mirrored, wall], dim)
-    skip = int(axis.centering == "node")  # a mirror at the last point does not double it
-    part = cut(n - count - skip, n - skip) if end else cut(skip, count + skip)
-    mirrored = lax.rev(part, (dim,))
-    return -mirrored if word == "dirichlet" else mirrored
-
-
-def extended(u: Array, dim: int, axis: Axis, low: int, high: int, known: Sequence[Any] = (None, None)) -> Array:
-    """`u` with as many ghost points at both ends; `known` holds those that are prescribed, the nearest of them used."""
-    parts = []
-    for end, count in ((0, low), (1, high)):
-        given = known[end]
-        if count == 0:
-            continue
-        if given is None:
-            parts.append((end, ghosts(u, dim, axis, count, end)))
-        else:
-            start = 0 if end else given.shape[dim] - count
-            parts.append((end, lax.slice_in_dim(given, start, start + count, axis=dim)))
-    before, after = [g for end, g in parts if end == 0], [g for end, g in parts if end == 1]
-    return lax.concatenate([*before, u, *after], dim) if parts else u
+def extended(u: Array, dim: int, axis: Axis, low: int, high: int, known: Any = (None, None)) -> Array:
+    """`u` with points beyond its ends: as the boundary says, or the nearest of those that are prescribed in `known`."""
+    cuts = [None if given is None else given.shape[dim] for given in known]
+    rules = end_rules(axis.boundary, axis.centering)
+    wide = continued(u, dim, rules, (low if cuts[0] is None else 0, high if cuts[1] is None else 0))
+    before = [] if cuts[0] is None else [lax.slice_in_dim(known[0], cuts[0] - low, cuts[0], axis=dim)]
+    behind = [] if cuts[1] is None else [lax.slice_in_dim(known[1], 0, high, axis=dim)]
+    return lax.concatenate([*before, wide, *behind], dim) if before or behind else wide
 
 
 def staggered(u: Array, dim: int, order: int, h: float) -> Array:

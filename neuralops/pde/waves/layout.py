@@ -1,0 +1,72 @@
+"""Where the points of a wave field lie: the grid, the layers around it, and points between its points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from neuralops import transforms
+from neuralops.grid import Grid, interpolation
+from neuralops.transforms import Axis
+
+__all__ = ["Layout", "Placement"]
+
+
+class Placement(NamedTuple):
+    """Polynomials through the samples around each point; reading and spreading are each other's transposes."""
+
+    samples: Int[Array, "samples points"]  # of the flattened field
+    weights: Float[Array, "samples points"]
+
+    def read(self, u: Float[Array, "*wide"]) -> Float[Array, " points"]:
+        """The field at the points."""
+        return jnp.sum(u.reshape(-1)[self.samples] * self.weights, axis=0)
+
+    def spread(self, u: Float[Array, "*wide"], values: Float[Array, "..."]) -> Float[Array, "*wide"]:
+        """The field with `values`, `(points,)` or `(samples, points)`, shared among the samples around each point."""
+        return u.reshape(-1).at[self.samples].add(self.weights * values).reshape(u.shape)
+
+
+class Layout(NamedTuple):
+    """The grid and, per axis and end, the points of the layer outside it. Static, no arrays.
+
+    *Narrow* is a field on the grid, *wide* one with the layers.
+    """
+
+    grid: Grid
+    layer_points: tuple[tuple[int, int], ...]
+    axes: tuple[Axis, ...]  # the wide ones
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a wide field."""
+        return tuple(axis.num_points for axis in self.axes)
+
+    def widen(self, medium: Float[Array, "*grid"]) -> Float[Array, "*wide"]:
+        """A medium, continued into the layers by its values at the walls."""
+        return jnp.pad(medium, self.layer_points, mode="edge")
+
+    def surrounded(self, u: Float[Array, "*grid"]) -> Float[Array, "*wide"]:
+        """A field, zero in the layers."""
+        return jnp.pad(u, self.layer_points)
+
+    def narrow(self, u: Float[Array, "*wide"]) -> Float[Array, "*grid"]:
+        starts = [low for low, _ in self.layer_points]
+        return lax.slice(u, starts, [s + n for s, n in zip(starts, self.grid.shape, strict=True)])
+
+    def volumes(self) -> Float[np.ndarray, "*wide"]:
+        """Quadrature weights, as float64 NumPy."""
+        total = np.ones(())
+        for axis, h in zip(self.axes, self.grid.spacing, strict=True):
+            total = np.multiply.outer(total, h * transforms.relative_weights(axis))
+        return total
+
+    def place(self, points: Float[Array, "ndim points"], order: int) -> Placement:
+        """The polynomials of degree `order` around points of the box."""
+        h = self.grid.spacing
+        first = [self.grid.points(a)[0] - low * h[a] for a, (low, _) in enumerate(self.layer_points)]
+        return Placement(*interpolation(points, self.axes, first, h, order))
