@@ -12,6 +12,7 @@ with half the step and eighth order, plus noise. Report and figure lie under --o
 from __future__ import annotations
 
 import argparse
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from matplotlib.figure import Figure
+from scipy.optimize import minimize
 from tqdm.auto import tqdm
 
 from neuralops.pde import waves
@@ -75,55 +76,59 @@ def records(
 def observed(args: argparse.Namespace, c: jax.Array, solver: waves.WaveEquation) -> list[jax.Array]:
     """Records for each frequency at the steps of `solver`, with noise."""
     fine, num_steps = equation(args, order=8, dt=solver.dt / 2), 2 * round(args.final_time / solver.dt)
+    hear = jax.jit(lambda frequency: records(fine, c, frequency, num_steps, args)[..., ::2])
     data = []
     for i, frequency in enumerate(args.frequencies):
-        heard = jax.jit(lambda c, frequency=frequency: records(fine, c, frequency, num_steps, args))(c)[..., ::2]
+        heard = hear(frequency)
         noise = jax.random.normal(jax.random.key(args.seed + i), heard.shape)
         data.append(heard + args.noise * jnp.sqrt(jnp.mean(heard**2)) * noise)
     return data
 
 
-def speed(z: jax.Array) -> jax.Array:
-    """Unbounded numbers to speeds within the bounds, and 1 where the medium is known."""
-    inside = (np.arange(len(z)) + 0.5) / len(z)
-    inside = (inside > MARGIN) & (inside < 1 - MARGIN)
-    return jnp.where(np.outer(inside, inside), SPEEDS[0] + (SPEEDS[1] - SPEEDS[0]) * jax.nn.sigmoid(z), 1.0)
-
-
 def invert(
     data: list[jax.Array], solver: waves.WaveEquation, args: argparse.Namespace
-) -> tuple[jax.Array, list[float]]:
-    """The sound speed, and the misfit after each step relative to that of the start of its frequency."""
-    n = args.num_points
-    z = jnp.full((n, n), np.log((1.0 - SPEEDS[0]) / (SPEEDS[1] - 1.0)))  # speed 1
-    history = []
-    method, num_steps = optax.lbfgs(), round(args.final_time / solver.dt)
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The sound speed, and for each frequency the misfit relative to the data at the start and after each step."""
+    n, num_steps = args.num_points, round(args.final_time / solver.dt)
+    inside = np.abs((np.arange(n) + 0.5) / n - 0.5) < 0.5 - MARGIN
+    unknown = np.outer(inside, inside)
 
-    def misfit(z: jax.Array, frequency: jax.Array, heard: jax.Array) -> jax.Array:
-        return jnp.mean((records(solver, speed(z), frequency, num_steps, args) - heard) ** 2) / jnp.mean(heard**2)
+    def misfit(speeds: jax.Array, frequency: jax.Array, heard: jax.Array) -> jax.Array:
+        c = jnp.ones((n, n)).at[unknown].set(speeds)
+        return jnp.mean((records(solver, c, frequency, num_steps, args) - heard) ** 2) / jnp.mean(heard**2)
 
-    @jax.jit
-    def step(z: jax.Array, state: Any, frequency: jax.Array, heard: jax.Array) -> tuple[jax.Array, Any, jax.Array]:
-        value, slope = optax.value_and_grad_from_state(misfit)(z, frequency, heard, state=state)
-        updates, state = method.update(
-            slope, state, z, value=value, grad=slope, value_fn=misfit, frequency=frequency, heard=heard
-        )
-        return optax.apply_updates(z, updates), state, value
-
+    value_and_slope = jax.jit(jax.value_and_grad(misfit))
+    speeds, history = np.ones(int(unknown.sum())), []
     with tqdm(total=args.num_steps * len(data), disable=args.quiet, unit="step") as bar:
         for frequency, heard in zip(args.frequencies, data, strict=True):
-            state = method.init(z)
-            values = []
-            for _ in range(args.num_steps):
-                z, state, value = step(z, state, jnp.asarray(frequency), heard)
-                values.append(float(value))
-                bar.set_postfix(frequency=frequency, misfit=f"{values[-1]:.2e}")
-                bar.update()
-            history += values
-    return speed(z), history
+            at = functools.partial(value_and_slope, frequency=frequency, heard=heard)
+            speeds, values = descend(at, speeds, args.num_steps, bar)
+            history.append(values)
+    c = np.ones((n, n))
+    c[unknown] = speeds
+    return c, history
 
 
-def picture(path: Path, true: np.ndarray, found: np.ndarray, history: list[float], args: argparse.Namespace) -> None:
+def descend(value_and_slope: Any, speeds: np.ndarray, num_steps: int, bar: Any) -> tuple[np.ndarray, np.ndarray]:
+    """L-BFGS within the bounds, and the values on its way."""
+
+    def at(speeds: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = value_and_slope(jnp.asarray(speeds, jnp.float32))
+        return float(value), np.asarray(slope, np.float64)
+
+    def seen(intermediate_result: Any) -> None:
+        values.append(intermediate_result.fun)
+        bar.set_postfix(misfit=f"{values[-1]:.2e}")
+        bar.update()
+
+    values, bounds, options = [at(speeds)[0]], [SPEEDS] * len(speeds), {"maxiter": num_steps}
+    found = minimize(at, speeds, jac=True, method="L-BFGS-B", bounds=bounds, options=options, callback=seen)
+    return found.x, np.array(values)
+
+
+def picture(
+    path: Path, true: np.ndarray, found: np.ndarray, history: list[np.ndarray], args: argparse.Namespace
+) -> None:
     fig = Figure(figsize=(11, 3.6), layout="constrained")
     axes = fig.subplots(1, 3)
     for ax, c, title in ((axes[0], true, "sound speed"), (axes[1], found, "found")):
@@ -132,9 +137,10 @@ def picture(path: Path, true: np.ndarray, found: np.ndarray, history: list[float
         ax.plot(*ring(args.num_shots, (0, 2, 3)), "r*", markersize=8)
         ax.set_title(title)
     fig.colorbar(image, ax=axes[:2], shrink=0.9)
-    for i, frequency in enumerate(args.frequencies):
-        part = history[i * args.num_steps : (i + 1) * args.num_steps]
-        axes[2].semilogy(np.arange(len(part)) + i * args.num_steps, part, label=f"{frequency:g} per time")
+    start = 0
+    for frequency, values in zip(args.frequencies, history, strict=True):
+        axes[2].semilogy(start + np.arange(len(values)), values, label=f"{frequency:g} per time")
+        start += len(values)
     axes[2].axhline(args.noise**2 / (1 + args.noise**2), color="gray", linestyle=":", label="noise")
     axes[2].set(title="misfit relative to the data", xlabel="steps of L-BFGS")
     axes[2].legend()
@@ -146,18 +152,18 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     solver = equation(args)
     lens = waves.Lens(background=1.0, speed=0.75, centre=0.5, radius=0.18)
-    true = lens.sample(jax.random.key(args.seed), solver.grid)[0]
+    true = np.asarray(lens.sample(jax.random.key(args.seed), solver.grid)[0])
     start = time.perf_counter()
-    found, history = invert(observed(args, true, solver), solver, args)
-    size = lambda c: float(jnp.linalg.norm(c - true) / jnp.linalg.norm(1.0 - true))
+    found, history = invert(observed(args, jnp.asarray(true), solver), solver, args)
+    error = float(np.linalg.norm(found - true) / np.linalg.norm(1.0 - true))
     report = (
         f"{args.num_shots} shots, {args.num_receivers} receivers, {args.num_points} x {args.num_points} cells: the "
-        f"deviation from speed 1 was found to {100 * size(found):.1f} % in L2, the misfit fell to {history[-1]:.1e} "
+        f"deviation from speed 1 was found to {100 * error:.1f} % in L2, the misfit fell to {history[-1][-1]:.1e} "
         f"of the data ({time.perf_counter() - start:.0f} s)"
     )
     print(report)
     (args.output / "report.md").write_text(report + "\n")
-    picture(args.output / "full_waveform_inversion.png", np.asarray(true), np.asarray(found), history, args)
+    picture(args.output / "full_waveform_inversion.png", true, found, history, args)
     print(f"saved: {args.output / 'full_waveform_inversion.png'}")
 
 

@@ -192,6 +192,37 @@ def test_density_and_obstacles_keep_the_order_of_the_scheme(order, density):
     np.testing.assert_allclose(a[:13], b, atol=1e-9)
 
 
+@pytest.mark.parametrize("order", [2, 4, 6, 8])
+def test_obstacles_that_are_not_there_change_nothing(order):
+    """Their polynomial in differences of second order is the staggered difference of the scheme's order."""
+    make = functools.partial(WaveEquation, (20, 18), max_sound_speed=1.0, order=order, density="variable", dt=0.01)
+    walls = (("dirichlet", "neumann"), "periodic")
+    c, rho, u = speeds((20, 18)), 1 + speeds((20, 18), seed=2), field((20, 18))
+    plain = make(walls=walls).run(c, u, density=rho, num_steps=100).final
+    masked = make(walls=walls, obstacle="neumann").run(c, u, density=rho, mask=np.ones((20, 18)), num_steps=100).final
+    np.testing.assert_allclose(masked, plain, atol=1e-10)
+
+
+def test_a_soft_obstacle_is_a_wall():
+    """Cells of value zero beside a field are a Dirichlet wall at their centres, which is one of nodes."""
+    mask = np.zeros((20, 9))
+    mask[:12] = 1.0
+    make = functools.partial(WaveEquation, max_sound_speed=1.0, order=2, dt=0.01)
+    whole = make((20, 9), domain_extent=(20 / 12.5, 1.0), walls="neumann", obstacle="dirichlet")
+    part = make((12, 9), walls=("dirichlet", "neumann"), centering=("node", "cell"), domain_extent=(13 / 12.5, 1.0))
+    assert whole.grid.spacing == pytest.approx(part.grid.spacing)
+    start = field((20, 9)) * mask
+    start = start.at[0].set(0.0)  # far from where the other ends differ, for as many steps as there are points
+    quiet = start.at[:8].set(0.0)
+    a = whole.run(jnp.ones((20, 9)), quiet, mask=mask, num_steps=7)
+    b = part.run(jnp.ones((12, 9)), quiet[:12], num_steps=7)
+    np.testing.assert_allclose(a.final[:12], b.final, atol=1e-12)
+    later = whole.run(jnp.ones((20, 9)), state=a.state, mask=mask, num_steps=300).state
+    assert np.all(np.asarray(later.current)[12:] == 0)
+    energies = [float(whole.energy(s, jnp.ones((20, 9)), mask=mask)) for s in (a.state, later)]
+    assert energies[1] == pytest.approx(energies[0], rel=1e-10)
+
+
 @pytest.mark.slow
 def test_the_longest_step_is_where_stability_ends():
     for order in ORDERS:
@@ -214,6 +245,13 @@ def test_points_per_wavelength_and_the_error_of_the_phase():
     theta = 2 * np.pi / 20
     assert equation.phase_error(5.0, 1.0) == pytest.approx(theta**2 / 24, rel=0.02)
     assert equation.phase_error(200.0, 1.0) == np.inf
+    with pytest.warns(UserWarning, match="8 points per wavelength are few for order 2: phases run wrong by 2."):
+        assert equation.points_per_wavelength(12.5, 1.0) == pytest.approx(8.0)
+
+
+def test_a_layer_for_waves_longer_than_the_box_says_so():
+    with pytest.warns(UserWarning, match="layer: waves of length 1.5 do not fit into the 1 between walls"):
+        WaveEquation((30, 60), max_sound_speed=1.0, domain_extent=(1.0, 2.0), layer=AbsorbingLayer(1.5))
 
 
 # ---- walls that absorb
@@ -502,6 +540,23 @@ def test_single_precision_and_speeds_beyond_the_bound():
         equation.run(1.5 * c, c, num_steps=3)
 
 
+@pytest.mark.parametrize("order", [2, 4, 6, 8])
+def test_the_mean_stays_in_single_precision(order):
+    """Weights that sum to a rounding error instead of zero let the constant part grow like the square of the steps."""
+    equation = WaveEquation((64,), domain_extent=0.25, max_sound_speed=1.0, walls="periodic", order=order)
+    c, u = (x.astype(jnp.float32) for x in (speeds((64,)), speeds((64,), seed=2)))
+    mean = lambda u: np.sum(np.asarray(u, float) / np.asarray(c, float) ** 2)
+    assert mean(equation.run(c, u, num_steps=5000).final) == pytest.approx(mean(u), rel=1e-4)
+
+
+def test_densities_that_are_not_positive():
+    equation = WaveEquation((16,), max_sound_speed=1.0, walls="periodic", density="variable")
+    c, rho = jnp.ones(16), jnp.ones(16).at[3].set(-1.0)
+    assert np.isnan(jax.jit(lambda rho: equation.run(c, c, density=rho, num_steps=3).final)(rho)).all()
+    with pytest.raises(ValueError, match=r"density: expected values in \(0, inf\], got -1 to 1; give positive numbers"):
+        equation.run(c, c, density=rho, num_steps=3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -536,6 +591,10 @@ def test_bad_equations_are_refused(arguments, message):
         ({"receivers": jnp.ones((3, 2))}, r"receivers: expected positions \(2, points\)"),
         ({"sources": Sources(np.ones((2, 1)), np.ones((1, 4)))}, "sources: expected positions"),
         ({"traces": (None, None)}, "traces: expected None"),
+        ({"mask": jnp.ones((16, 16))}, "mask: expected None"),
+        ({"state": WaveState(jnp.ones((16, 4)), jnp.ones((16, 16)))}, "state: expected that of a run"),
+        ({"state": jnp.ones((16, 16))}, "state: expected that of a run"),
+        ({"state": WaveState(*jnp.ones((2, 16, 16))), "initial": jnp.ones((16, 16))}, "state: expected it alone"),
     ],
 )
 def test_bad_runs_are_refused(arguments, message):
