@@ -9,8 +9,10 @@ energy.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -19,6 +21,7 @@ from jaxtyping import Array
 from neuralops import transforms
 from neuralops.continuation import continued, end_rules
 from neuralops.transforms import Axis
+from neuralops.transposition import transposed_by
 
 __all__ = ["CENTRAL", "ORDERS", "STAGGERED", "difference", "dual", "extended", "second_difference"]
 __all__ += ["staggered", "stiffness", "symbol", "taps"]
@@ -94,10 +97,9 @@ def difference(u: Array, dim: int, axis: Axis, h: float, order: int | str, known
     """The first derivative on the dual axis."""
     if isinstance(order, str):
         return _modal_derivative(u, dim, axis, h)
-    m, target = taps(order), dual(axis)
-    low = m if _starts_below(axis) else m - 1
-    high = target.num_points + 2 * m - 1 - axis.num_points - low
-    return staggered(extended(u, dim, axis, low, high, known), dim, order, h)
+    if any(given is not None for given in known):
+        return _difference(u, dim, axis, h, order, known)
+    return _own_difference(u, dim, axis, h, order)
 
 
 def second_difference(u: Array, dim: int, axis: Axis, h: float, order: int | str, known: Any = (None, None)) -> Array:
@@ -106,6 +108,54 @@ def second_difference(u: Array, dim: int, axis: Axis, h: float, order: int | str
         w = np.pi * transforms.wavenumbers(axis.boundary, axis.num_points) / _extent(axis, h)
         modes = transforms.to_modes(u, dim, axis)
         return transforms.from_modes(modes * _along(-(w**2), dim, u), dim, axis)
+    if any(given is not None for given in known):
+        return _second_difference(u, dim, axis, h, order, known)
+    return _own_second_difference(u, dim, axis, h, order)
+
+
+# The transpose of a stencil by JAX is a sum of padded fields, slow on a CPU; it is the stencil again, in the weights of
+# the axis.
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
+def _own_difference(u: Array, dim: int, axis: Axis, h: float, order: int) -> Array:
+    return _difference(u, dim, axis, h, order, (None, None))
+
+
+@_own_difference.defjvp
+def _(dim: int, axis: Axis, h: float, order: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    target = dual(axis)
+    shape = tuple(target.num_points if d == dim else n for d, n in enumerate(primals[0].shape))
+    adjoint = lambda v: -_scaled(_own_difference(_scaled(v, dim, target, -1), dim, target, h, order), dim, axis, 1)
+    forward = lambda u: _own_difference(u, dim, axis, h, order)
+    return forward(*primals), transposed_by(forward, adjoint, tangents[0], shape)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
+def _own_second_difference(u: Array, dim: int, axis: Axis, h: float, order: int) -> Array:
+    return _second_difference(u, dim, axis, h, order, (None, None))
+
+
+@_own_second_difference.defjvp
+def _(dim: int, axis: Axis, h: float, order: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    forward = lambda u: _own_second_difference(u, dim, axis, h, order)
+    adjoint = lambda v: _scaled(forward(_scaled(v, dim, axis, -1)), dim, axis, 1)
+    return forward(*primals), transposed_by(forward, adjoint, tangents[0], primals[0].shape)
+
+
+def _scaled(u: Array, dim: int, axis: Axis, power: int) -> Array:
+    weights = transforms.relative_weights(axis)
+    return u if np.all(weights == 1) else u * _along(weights**power, dim, u)
+
+
+def _difference(u: Array, dim: int, axis: Axis, h: float, order: int, known: Any) -> Array:
+    m, target = taps(order), dual(axis)
+    low = m if _starts_below(axis) else m - 1
+    high = target.num_points + 2 * m - 1 - axis.num_points - low
+    return staggered(extended(u, dim, axis, low, high, known), dim, order, h)
+
+
+def _second_difference(u: Array, dim: int, axis: Axis, h: float, order: int, known: Any) -> Array:
     m, n = taps(order), u.shape[dim]
     weights = [c / h**2 for c in CENTRAL[order]]
     wide = extended(u, dim, axis, m, m, known)
