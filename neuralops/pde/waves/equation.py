@@ -369,8 +369,9 @@ class WaveEquation(eqx.Module):
             if which:
                 assert self.layer is not None
                 assert isinstance(self.order, int)
-                given = {"speed": self.max_sound_speed, "order": self.order, "h": h, "dt": self.dt}
-                slabs.append(Slabs.of(d, axis, which, self.layer, **given))
+                slabs.append(
+                    Slabs.of(d, axis, which, self.layer, speed=self.max_sound_speed, order=self.order, h=h, dt=self.dt)
+                )
         return tuple(slabs)
 
 
