@@ -1,7 +1,7 @@
 """Acoustic waves: the equation on a box, walls that absorb, sources and receivers, media."""
 
 from neuralops.pde.waves.absorbing import AbsorbingLayer
-from neuralops.pde.waves.driving import Sources
+from neuralops.pde.waves.driving import ExtendedSources, Sources
 from neuralops.pde.waves.equation import WaveEquation
 from neuralops.pde.waves.media import (
     Checkerboard,
@@ -21,6 +21,7 @@ from neuralops.pde.waves.wavelets import gaussian_pulse, plane_wave, ricker, rin
 __all__ = [
     "AbsorbingLayer",
     "Checkerboard",
+    "ExtendedSources",
     "Fault",
     "Homogeneous",
     "Inclusions",

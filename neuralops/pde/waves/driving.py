@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from neuralops.pde.waves.layout import Layout, Placement
+from neuralops.pde.waves.layout import Layout, Placement, Profiles
 from neuralops.pde.waves.stencils import taps
 
-__all__ = ["Drive", "Sources", "emitting", "placed", "prescribed"]
+__all__ = ["Drive", "ExtendedSources", "Sources", "emitting", "placed", "prescribed"]
 
 
 class Sources(NamedTuple):
@@ -23,6 +23,16 @@ class Sources(NamedTuple):
     """
 
     positions: Any
+    amplitudes: Any
+
+
+class ExtendedSources(NamedTuple):
+    """Fields that emit: s = sum_i f_i(t) p_i(x).
+
+    `profiles`: p, `(sources, *grid)`. `amplitudes`: f at the times 0, dt, 2 dt, ..., `(sources, num_steps)`.
+    """
+
+    profiles: Any
     amplitudes: Any
 
 
@@ -55,7 +65,9 @@ class Drive(NamedTuple):
     def _combined(self, over_time: Any) -> Part:
         return Part(*jax.tree.map(over_time, (self.strength, self.known)))
 
-    def emitters(self, layout: Layout, order: int | str, at_rest: Placement | None) -> Placement | None:
+    def emitters(
+        self, layout: Layout, order: int | str, at_rest: Placement | Profiles | None
+    ) -> Placement | Profiles | None:
         return at_rest if self.positions is None else placed(self.positions, layout, order, "sources.positions")
 
 
@@ -74,15 +86,24 @@ def placed(positions: Any, layout: Layout, order: int | str, name: str) -> Place
 
 
 def emitting(
-    sources: Sources | None, layout: Layout, order: int | str, num_steps: int, dtype: Any
-) -> tuple[Drive, Placement | None]:
+    sources: Sources | ExtendedSources | None, layout: Layout, order: int | str, num_steps: int, dtype: Any
+) -> tuple[Drive, Placement | Profiles | None]:
     """The sources' share of each step, and where they are, if they rest.
 
     **Raises:** `ValueError` on shapes that do not fit.
     """
     if sources is None:
         return Drive(), None
-    f, positions, ndim = jnp.asarray(sources.amplitudes, dtype), jnp.asarray(sources.positions), layout.grid.ndim
+    f = jnp.asarray(sources.amplitudes, dtype)
+    if isinstance(sources, ExtendedSources):
+        p = jnp.asarray(sources.profiles, dtype)
+        if f.ndim != 2 or f.shape[1] != num_steps or p.shape != (len(f), *layout.grid.shape):
+            raise ValueError(
+                f"sources: expected profiles (sources, {', '.join(map(str, layout.grid.shape))}) and amplitudes "
+                f"(sources, {num_steps}), got {p.shape} and {f.shape}; give an amplitude a step."
+            )
+        return Drive(_over_steps(f)), Profiles(jax.vmap(layout.surrounded)(p))
+    positions, ndim = jnp.asarray(sources.positions), layout.grid.ndim
     moving = positions.ndim == 3
     wanted = (ndim, *f.shape[:1], num_steps)[: 3 if moving else 2]
     if f.ndim != 2 or f.shape[1] != num_steps or positions.shape != wanted:
@@ -90,11 +111,16 @@ def emitting(
             f"sources: expected positions ({ndim}, sources) or ({ndim}, sources, {num_steps}) and amplitudes (sources, "
             f"{num_steps}), got {positions.shape} and {f.shape}; give an amplitude a step."
         )
-    f = jnp.pad(f.T, ((1, 1), (0, 0)))
-    strength = jnp.stack([f[:-2], f[1:-1], f[2:]], axis=1)
+    strength = _over_steps(f)
     if moving:
         return Drive(strength, positions=jnp.moveaxis(positions.astype(dtype), 2, 0)), None
     return Drive(strength), placed(positions.astype(dtype), layout, order, "sources.positions")
+
+
+def _over_steps(f: Array) -> Array:
+    """Amplitudes `(sources, steps)` as `(steps, 3, sources)`: before, at and after each step."""
+    f = jnp.pad(f.T, ((1, 1), (0, 0)))
+    return jnp.stack([f[:-2], f[1:-1], f[2:]], axis=1)
 
 
 def prescribed(

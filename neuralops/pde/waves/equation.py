@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import check_number, count
+from neuralops.arguments import check_number, count, flag
 from neuralops.grid import Grid, per_axis
 from neuralops.pde.waves.absorbing import AbsorbingLayer, Slabs
-from neuralops.pde.waves.driving import Sources
+from neuralops.pde.waves.driving import ExtendedSources, Sources
 from neuralops.pde.waves.layout import Layout
 from neuralops.pde.waves.march import GRADIENTS
 from neuralops.pde.waves.running import WaveRun, run
@@ -235,12 +235,14 @@ class WaveEquation(eqx.Module):
         num_steps: int,
         density: Any = None,
         initial_rate: Any = None,
+        initial_velocity: Any = None,
         state: WaveState | None = None,
-        sources: Sources | None = None,
+        sources: Sources | ExtendedSources | None = None,
         receivers: Any = None,
         traces: Any = None,
         mask: Any = None,
         every: int | None = None,
+        velocities: bool = False,
         gradient: str = "recomputed",
     ) -> WaveRun:
         """Steps the field from time 0, or from a state, and returns what was asked for.
@@ -252,20 +254,25 @@ class WaveEquation(eqx.Module):
 
         - `sound_speed`: c, `(*grid,)`; `density`: rho, `(*grid,)`, or `None` for 1.
         - `initial`, `initial_rate`: u and u_t at time 0, `(*grid,)`; zero by default. `state` replaces both.
+        - `initial_velocity`: v at time 0, `(ndim, *grid)`, with `velocities=True` and points in the middle of cells: the
+          equation in its first-order form, u_t = -K div v, v_t = -(1/rho) grad u, begins with u and v.
         - `num_steps`: how many.
-        - `sources`: `Sources`.
+        - `sources`: `Sources` at points or `ExtendedSources`.
         - `receivers`: positions `(ndim, receivers)`.
         - `traces`: for prescribed walls, per axis a pair (low, high) with `None` where nothing is prescribed, else the
           field at the steps 0 to `num_steps`, in the layers of points on and beyond the wall that the stencil reaches,
           `(num_steps + 1, *grid)` with `order / 2` points along the axis, in ascending order.
         - `mask`: 1 where waves go, 0 in obstacles, `(*grid,)`.
         - `every`: keeps a frame each so many steps.
+        - `velocities`: keeps the velocity v of the medium beside each frame: what (1/rho) grad u has added to that at
+          time 0, integrated over the steps by the trapezoidal rule (second order in dt), at the points by polynomials
+          of the scheme's order. To go on from a `state` with velocities, give the `initial_velocity` again.
         - `gradient`: `"recomputed"` (memory like the root of the steps, exact), `"stored"` (like the steps, exact) or
           `"reversed"` (two fields, where no wall absorbs; exact to the rounding of the way back).
 
         **Raises:** `ValueError` on shapes that do not fit and words that are unknown.
         """
-        num_steps = count(num_steps, "num_steps")
+        num_steps, velocities = count(num_steps, "num_steps"), flag(velocities, "velocities")
         every = None if every is None else count(every, "every", most=num_steps)
         if gradient not in GRADIENTS:
             raise ValueError(f"gradient: expected one of {GRADIENTS}, got {gradient!r}; use one of these.")
@@ -282,9 +289,12 @@ class WaveEquation(eqx.Module):
         if state is not None:
             if any(x is not None for x in fields):
                 raise ValueError("state: expected it alone, got initial values too; leave them out.")
-            state = self._check_state(state, dtype)
+            state = self._check_state(state, dtype, velocities)
+        if velocities:
+            self._check_velocities(every, gradient)
+        fields.append(self._check_velocity(initial_velocity, velocities, dtype))
         driven = (sources, traces, receivers)
-        return _run(self, medium, tuple(fields), state, driven, num_steps, every, gradient)
+        return _run(self, medium, tuple(fields), state, driven, num_steps, every, gradient, velocities)
 
     def energy(self, state: WaveState, sound_speed: Any, density: Any = None, mask: Any = None) -> Float[Array, ""]:
         """What leapfrog keeps between two time levels: |u_t|^2 / (2 K) and the form of the fluxes, over the box.
@@ -335,13 +345,39 @@ class WaveEquation(eqx.Module):
             raise ValueError(f"{name}: expected floating numbers, got {x.dtype}; convert with astype.")
         return x
 
-    def _check_state(self, state: Any, dtype: Any) -> WaveState:
+    def _check_velocities(self, every: int | None, gradient: str) -> None:
+        if every is None:
+            raise ValueError("every: expected a number of steps beside velocities=True, got None; say how many.")
+        if any("prescribed" in ends for ends in self.walls):
+            raise ValueError(
+                "velocities: expected walls that are not prescribed, got True; take differences of the frames there."
+            )
+        if gradient == "reversed":
+            raise ValueError("gradient: velocities cannot be run back, got 'reversed'; take 'recomputed'.")
+
+    def _check_velocity(self, v: Any, velocities: bool, dtype: Any) -> Array | None:
+        if v is None:
+            return None
+        if not velocities or set(self.centering) != {"cell"}:
+            raise ValueError(
+                f"initial_velocity: expected velocities=True and centering='cell', got {velocities} and "
+                f"{self.centering}; give initial_rate = -rho c^2 div v instead."
+            )
+        v, shape = jnp.asarray(v, dtype), (len(self.num_points), *self.num_points)
+        if v.shape != shape:
+            raise ValueError(f"initial_velocity: expected shape {shape}, got {v.shape}; put the components first.")
+        return v
+
+    def _check_state(self, state: Any, dtype: Any, velocities: bool = False) -> WaveState:
         shape, memory = self._layout.shape, tuple(s.memory(self._layout.shape, dtype) for s in self._slabs)
-        wanted = [shape, shape, *map(jnp.shape, jax.tree.leaves(memory))]
+        if isinstance(state, WaveState) and state.impulse is not None and not velocities:
+            state = state._replace(impulse=None)
+        wanted = [shape, shape, *map(jnp.shape, jax.tree.leaves(memory)), *[shape] * velocities]
         if not isinstance(state, WaveState) or [*map(jnp.shape, jax.tree.leaves(state))] != wanted:
             raise ValueError(
                 f"state: expected that of a run of such an equation, two fields of shape {shape} and what its layers "
-                f"remember, got {type(state).__name__}; take `state` of what `run` returned."
+                f"remember{', with velocities' * velocities}, got {type(state).__name__}; take `state` of what `run` "
+                "returned."
             )
         return jax.tree.map(lambda x: jnp.asarray(x, dtype), state)
 
@@ -375,14 +411,14 @@ class WaveEquation(eqx.Module):
         return tuple(slabs)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7))  # one program for all runs of a kind
+@functools.partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))  # one program for all runs of a kind
 def _run(
     equation: WaveEquation, medium: Any, initial: Any, state: Any, driven: Any, num_steps: int, every: int | None,
-    gradient: str,
+    gradient: str, velocities: bool,
 ) -> WaveRun:  # fmt: skip
-    u, rate = initial
-    initial = u, None if rate is None else equation.dt * rate
-    return run(equation._scheme(medium), equation.walls, initial, state, driven, num_steps, every, gradient)
+    u, rate, v = initial
+    initial, dt = (u, None if rate is None else equation.dt * rate, v), equation.dt if velocities else None
+    return run(equation._scheme(medium), equation.walls, initial, state, driven, num_steps, every, gradient, dt)
 
 
 def _check_walls(ends: Any) -> tuple[str, str]:

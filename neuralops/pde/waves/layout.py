@@ -13,7 +13,7 @@ from neuralops import transforms
 from neuralops.grid import Grid, interpolation
 from neuralops.transforms import Axis
 
-__all__ = ["Layout", "Placement"]
+__all__ = ["Layout", "Placement", "Profiles"]
 
 
 class Placement(NamedTuple):
@@ -26,9 +26,27 @@ class Placement(NamedTuple):
         """The field at the points."""
         return jnp.sum(u.reshape(-1)[self.samples] * self.weights, axis=0)
 
-    def spread(self, u: Float[Array, "*wide"], values: Float[Array, "..."]) -> Float[Array, "*wide"]:
-        """The field with `values`, `(points,)` or `(samples, points)`, shared among the samples around each point."""
+    def spread(self, u: Float[Array, "*wide"], values: Float[Array, " points"]) -> Float[Array, "*wide"]:
+        """The field with `values`, `(points,)`, shared among the samples around each point."""
         return u.reshape(-1).at[self.samples].add(self.weights * values).reshape(u.shape)
+
+    def densities(self, stiffness: Float[Array, "*wide"], volumes: Float[Array, "*wide"]) -> Placement:
+        """What a unit at each point adds to a field, per volume, times the stiffness there."""
+        return self._replace(weights=self.weights * (stiffness / volumes).reshape(-1)[self.samples])
+
+
+class Profiles(NamedTuple):
+    """Fields that sources are spread over, in place of points."""
+
+    profiles: Float[Array, "sources *wide"]
+
+    def spread(self, u: Float[Array, "*wide"], values: Float[Array, " sources"]) -> Float[Array, "*wide"]:
+        """The field with each profile added so many times."""
+        return u + jnp.tensordot(values, self.profiles, 1)
+
+    def densities(self, stiffness: Float[Array, "*wide"], volumes: Float[Array, "*wide"]) -> Profiles:
+        """As in `Placement`; a profile is per volume already."""
+        return Profiles(self.profiles * stiffness)
 
 
 class Layout(NamedTuple):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from neuralops.pde.waves.driving import Drive, Sources, emitting, placed, prescribed
+from neuralops.pde.waves.driving import Drive, ExtendedSources, Sources, emitting, placed, prescribed
 from neuralops.pde.waves.march import march
 from neuralops.pde.waves.scheme import Scheme, WaveState
 
@@ -22,26 +22,32 @@ class WaveRun(NamedTuple):
 
     `final`: the field at the last step, `(*grid,)`. `frames`: at the steps 0, `every`, 2 `every`, ...,
     `(frames, *grid)`, or `None`. `records`: at the receivers at the steps 0 to `num_steps`,
-    `(receivers, num_steps + 1)`, or `None`. `state`: where it ended, for another run.
+    `(receivers, num_steps + 1)`, or `None`. `state`: where it ended, for another run. `velocities`: those of the
+    medium at the steps of the frames, `(frames, ndim, *grid)`, or `None`.
     """
 
     final: Any
     frames: Any
     records: Any
     state: WaveState
+    velocities: Any = None
 
 
 def run(
     scheme: Scheme,
     walls: Sequence[tuple[str, str]],
-    initial: tuple[Array | None, Array | None],
+    initial: tuple[Array | None, Array | None, Array | None],
     state: WaveState | None,
-    driven: tuple[Sources | None, Any, Any],
+    driven: tuple[Sources | ExtendedSources | None, Any, Any],
     num_steps: int,
     every: int | None,
     gradient: str,
+    dt: float | None,
 ) -> WaveRun:
-    """See `WaveEquation.run`; `initial`: u and dt u_t on the grid, `driven`: sources, traces and receivers."""
+    """See `WaveEquation.run`; `initial`: u, dt u_t and v on the grid, `driven`: sources, traces and receivers.
+
+    `dt`: the step, where velocities are wanted.
+    """
     layout, order, dtype = scheme.layout, scheme.order, scheme.stiffness.dtype
     sources, traces, receivers = driven
     drive, emitters = emitting(sources, layout, order, num_steps, dtype)
@@ -49,11 +55,15 @@ def run(
     heard = None
     if receivers is not None:
         heard = placed(jnp.asarray(receivers).astype(dtype), layout, order, "receivers")
+    at_start = initial[2]
     if state is not None:
         now = state
     else:
-        u, rate = (jnp.zeros(layout.shape, dtype) if x is None else layout.surrounded(x) for x in initial)
+        u, rate = (jnp.zeros(layout.shape, dtype) if x is None else layout.surrounded(x) for x in initial[:2])
+        if at_start is not None and dt is not None:
+            rate = rate + scheme.compression(jax.vmap(layout.surrounded)(at_start)) / dt
         now = scheme.start(u, rate, jax.tree.map(lambda x: x[0], drive), emitters)
+        now = now if dt is None else now._replace(impulse=jnp.zeros_like(u))
 
     def step(parameters: Any, state: WaveState, drive: Drive) -> tuple[WaveState, Any]:
         scheme, emitters, heard = parameters
@@ -63,7 +73,14 @@ def run(
     def stretch(state: WaveState, drive: Drive, n: int) -> tuple[WaveState, Any]:
         return march(step, (scheme, emitters, heard), state, drive, n, gradient)
 
+    def keep(state: WaveState) -> tuple[Array, Array | None]:
+        if dt is None:
+            return layout.narrow(state.current), None
+        moved = dt * jax.vmap(layout.narrow)(scheme.velocity(state.impulse))
+        return layout.narrow(state.current), moved if at_start is None else at_start + moved
+
     frames: Any = None
+    velocities: Any = None
     if every is None:
         now, records = stretch(now, drive, num_steps)
     else:
@@ -72,11 +89,11 @@ def run(
 
         def to_frame(state: WaveState, drive: Drive) -> tuple[WaveState, Any]:
             state, records = stretch(state, drive, every)
-            return state, (layout.narrow(state.current), records)
+            return state, (keep(state), records)
 
-        first = layout.narrow(now.current)[None]
-        now, (frames, records) = lax.scan(to_frame, now, cut, length=whole)
-        frames = jnp.concatenate([first, frames])
+        first = keep(now)
+        now, (kept, records) = lax.scan(to_frame, now, cut, length=whole)
+        frames, velocities = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, kept)
         records = None if records is None else records.reshape(-1, records.shape[-1])
         if num_steps > whole * every:
             rest = jax.tree.map(lambda x: x[whole * every :], drive)
@@ -84,4 +101,4 @@ def run(
             records = None if records is None else jnp.concatenate([records, last])
     if heard is not None:
         records = jnp.concatenate([records, heard.read(now.current)[None]]).T
-    return WaveRun(layout.narrow(now.current), frames, records, now)
+    return WaveRun(layout.narrow(now.current), frames, records, now, velocities)

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from neuralops.pde.waves.absorbing import Slabs, absorb
 from neuralops.pde.waves.driving import Drive
-from neuralops.pde.waves.layout import Layout, Placement
-from neuralops.pde.waves.stencils import difference, dual, second_difference, taps
+from neuralops.pde.waves.layout import Layout, Placement, Profiles
+from neuralops.pde.waves.stencils import difference, dual, halfway, second_difference, taps
 from neuralops.transforms import Axis
 
 __all__ = ["Scheme", "WaveState", "faces_of"]
@@ -23,12 +23,14 @@ _FACTORS = (1.0, 1 / 24, 3 / 640, 5 / 7168)  # theta / (2 sin(theta/2)) in power
 class WaveState(NamedTuple):
     """Two time levels of the field on the grid and its layers, and what the layers remember.
 
-    `WaveState(current, previous)` runs back in time, where no wall absorbs.
+    `WaveState(current, previous)` runs back in time, where no wall absorbs. `impulse`: the integral of the field over
+    the time so far, in steps, where velocities are asked for.
     """
 
     previous: Array
     current: Array
     memory: tuple[Any, ...] = ()
+    impulse: Any = None
 
 
 class Scheme(eqx.Module):
@@ -51,13 +53,37 @@ class Scheme(eqx.Module):
             if self.compact:
                 total = total + second_difference(u, d, axis, h, self.order, ends)
                 continue
-            order = self.order if self.opened is None else 2
-            flux = self._around_obstacles(difference(u, d, axis, h, order, ends), d, h)
-            flux = flux if self.lightness is None else self.lightness[d] * flux
-            total = total + difference(self._around_obstacles(flux, d, h), d, dual(axis), h, order)
+            flux = self._around_obstacles(self._flux(u, d, ends), d, h)
+            total = total + difference(flux, d, dual(axis), h, self._order)
         return total
 
-    def advance(self, state: WaveState, drive: Drive, emitters: Placement | None) -> WaveState:
+    @property
+    def _order(self) -> int | str:
+        """Of single differences; around obstacles they are put together from those of second order."""
+        return self.order if self.opened is None else 2
+
+    def _flux(self, u: Array, d: int, ends: Any = (None, None)) -> Array:
+        """(1/rho) du/dx_d half-way between the points."""
+        axis, h = self.layout.axes[d], self.layout.grid.spacing[d]
+        slope = self._around_obstacles(difference(u, d, axis, h, self._order, ends), d, h)
+        return slope if self.lightness is None else self.lightness[d] * slope
+
+    def velocity(self, impulse: Array) -> Float[Array, "ndim *wide"]:
+        """What the impulse has set moving: v_t = -(1/rho) grad u, integrated over time, at the points (in steps)."""
+        axes = [dual(axis) for axis in self.layout.axes]
+        return jnp.stack(
+            [-halfway(self._flux(impulse, d), d, axis, axis.boundary, self._order) for d, axis in enumerate(axes)]
+        )
+
+    def compression(self, velocity: Float[Array, "ndim *wide"]) -> Array:
+        """-K dt^2 div v of a velocity at the points: dt u_t over dt, at time 0."""
+        total = jnp.zeros_like(self.stiffness)
+        for d, (v, axis, h) in enumerate(zip(velocity, self.layout.axes, self.layout.grid.spacing, strict=True)):
+            middle = halfway(v, d, axis, dual(axis).boundary, self._order)
+            total = total - difference(self._around_obstacles(middle, d, h), d, dual(axis), h, self._order)
+        return self.stiffness * total
+
+    def advance(self, state: WaveState, drive: Drive, emitters: Placement | Profiles | None) -> WaveState:
         """The next time level.
 
         u+ = 2 u - u- + dt^2 a with a = K (div((1/rho) grad u) + s), and for the fourth order dt^4/12 a_tt more, where
@@ -65,12 +91,13 @@ class Scheme(eqx.Module):
         """
         now, change = drive.now, drive.change
         where = drive.emitters(self.layout, self.order, emitters)
-        share = None if where is None else self._per_volume(where)
+        if where is not None:
+            where = where.densities(self.stiffness, jnp.asarray(self.layout.volumes(), self.stiffness.dtype))
         increment = self.stiffness * self.laplacian(state.current, now.known)
-        increment = increment if where is None else where.spread(increment, share * now.strength)
+        increment = increment if where is None else where.spread(increment, now.strength)
         if self.time_order == 4:
             bent = self.stiffness * self.laplacian(increment, change.known)
-            bent = bent if where is None else where.spread(bent, share * change.strength)
+            bent = bent if where is None else where.spread(bent, change.strength)
             increment = increment + bent / 12
         following, memory = 2 * state.current - state.previous + increment, []
         for slabs, kept in zip(self.slabs, state.memory, strict=True):
@@ -78,9 +105,12 @@ class Scheme(eqx.Module):
             extra, kept = absorb(slabs, state.current, weight, kept)
             following = slabs.add(following, slabs.near(self.stiffness, extra.shape[slabs.dim + 1]) * extra)
             memory.append(kept)
-        return WaveState(state.current, following, tuple(memory))
+        impulse = state.impulse
+        if impulse is not None:
+            impulse = impulse + (state.current + following) / 2
+        return WaveState(state.current, following, tuple(memory), impulse)
 
-    def start(self, u: Array, rate: Array, drive: Drive, emitters: Placement | None) -> WaveState:
+    def start(self, u: Array, rate: Array, drive: Drive, emitters: Placement | Profiles | None) -> WaveState:
         """The time level before u, so that the first step has the order of the others; `rate`: dt u_t."""
         memory = tuple(slabs.memory(u.shape, u.dtype) for slabs in self.slabs)
         if self.time_order == 4:
@@ -95,11 +125,6 @@ class Scheme(eqx.Module):
         still = self.stiffness == 0  # in obstacles
         kinetic = jnp.where(still, 0, (state.current - state.previous) ** 2 / jnp.where(still, 1, self.stiffness))
         return 0.5 * jnp.sum(volumes * (kinetic - state.current * self.laplacian(state.previous)))
-
-    def _per_volume(self, where: Placement) -> Array:
-        """K dt^2 over the control volume, at the samples that sources are shared among."""
-        volumes = jnp.asarray(self.layout.volumes(), self.stiffness.dtype)
-        return (self.stiffness / volumes).reshape(-1)[where.samples]
 
     def _around_obstacles(self, flux: Array, dim: int, h: float) -> Array:
         """A flux of second order, closed where obstacles are, with the order of the scheme away from them.

@@ -24,7 +24,7 @@ from neuralops.transforms import Axis
 from neuralops.transposition import transposed_by
 
 __all__ = ["CENTRAL", "ORDERS", "STAGGERED", "difference", "dual", "extended", "second_difference"]
-__all__ += ["staggered", "stiffness", "symbol", "taps"]
+__all__ += ["halfway", "staggered", "stiffness", "symbol", "taps"]
 
 # Weights of u_{i+k} + u_{i-k} - 2 u_i over h^2, and of u_{i+k-1/2} - u_{i-k+1/2} over h, for k = 1, 2, ...
 CENTRAL = {2: (1.0,), 4: (4 / 3, -1 / 12), 6: (3 / 2, -3 / 20, 1 / 90), 8: (8 / 5, -1 / 5, 8 / 315, -1 / 560)}
@@ -93,6 +93,22 @@ def staggered(u: Array, dim: int, order: int, h: float) -> Array:
     return sum(terms[1:], terms[0])
 
 
+def halfway(u: Array, dim: int, axis: Axis, boundary: Any, order: int | str) -> Array:
+    """Values half-way between the points of `axis`, where its dual lies; `boundary`: how `u` goes on beyond the ends.
+
+    By polynomials of degree `order` - 1, for modes of degree 7.
+    """
+    order = 8 if isinstance(order, str) else order
+    m, (low, high) = taps(order), _reach(axis, order)
+    wide = extended(u, dim, Axis(axis.num_points, boundary, axis.centering), low, high)
+    n = wide.shape[dim] - 2 * m + 1
+    cut = lambda start: lax.slice_in_dim(wide, start, start + n, axis=dim)
+    # The slope of the polynomial is that of its odd part, its value that of its even part.
+    weights = [(k - 0.5) * c for k, c in enumerate(STAGGERED[order], 1)]
+    terms = [w * (cut(m - 1 + k) + cut(m - k)) for k, w in enumerate(weights, 1)]
+    return sum(terms[1:], terms[0])
+
+
 def difference(u: Array, dim: int, axis: Axis, h: float, order: int | str, known: Any = (None, None)) -> Array:
     """The first derivative on the dual axis."""
     if isinstance(order, str):
@@ -149,10 +165,14 @@ def _scaled(u: Array, dim: int, axis: Axis, power: int) -> Array:
 
 
 def _difference(u: Array, dim: int, axis: Axis, h: float, order: int, known: Any) -> Array:
-    m, target = taps(order), dual(axis)
+    return staggered(extended(u, dim, axis, *_reach(axis, order), known), dim, order, h)
+
+
+def _reach(axis: Axis, order: int) -> tuple[int, int]:
+    """Points beyond the ends that a staggered stencil needs for all of the dual axis."""
+    m = taps(order)
     low = m if _starts_below(axis) else m - 1
-    high = target.num_points + 2 * m - 1 - axis.num_points - low
-    return staggered(extended(u, dim, axis, low, high, known), dim, order, h)
+    return low, dual(axis).num_points + 2 * m - 1 - axis.num_points - low
 
 
 def _second_difference(u: Array, dim: int, axis: Axis, h: float, order: int, known: Any) -> Array:
