@@ -13,6 +13,7 @@ from neuralops.data.formats import read_npz as read_npz
 from neuralops.data.loader import ArrayLoader as ArrayLoader
 from neuralops.data.normalize import Normalized as Normalized
 from neuralops.data.normalize import Normalizer as Normalizer
+from neuralops.data.pairs import pairs as pairs
 from neuralops.data.published import read_published as read_published
 from neuralops.data.samples import Samples as Samples
 from neuralops.data.samples import check_samples as check_samples
@@ -31,6 +32,7 @@ __all__ = [
     "generate",
     "open",
     "pad",
+    "pairs",
     "pictures",
     "read_hdf5",
     "read_mat",

@@ -16,6 +16,7 @@ from neuralops.pde.residuals.balanced import BalancedDarcy
 from neuralops.pde.residuals.derivatives import second_derivatives, value_and_gradient
 from neuralops.pde.residuals.strong import StrongBurgers, StrongDarcy, darcy_differences
 from neuralops.pde.residuals.weak import WeakBurgers, WeakDarcy, WeakStokes
+from neuralops.pde.wave import Wave
 from neuralops.pde.weak_form import Patches, TestFunctions, wendland, wendland_gradient
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "StrongBurgers",
     "StrongDarcy",
     "TestFunctions",
+    "Wave",
     "WeakBurgers",
     "WeakDarcy",
     "WeakStokes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ class Problem(eqx.Module):
 
     input_fields: ClassVar[tuple[str, ...]]  # one name per channel of a sample
     output_fields: ClassVar[tuple[str, ...]]  # one name per channel of a solution
+    constant_fields: ClassVar[tuple[str, ...]] = ()  # inputs that do not change with time, where outputs do
 
     @property
     @abstractmethod
@@ -43,6 +45,15 @@ class Problem(eqx.Module):
 
         **Raises:** `ValueError` when `a` is not a field on the problem's grid.
         """
+
+    def label(
+        self, a: Float[Array, " channels *grid"]
+    ) -> tuple[Float[Array, " channels_out *grid"], dict[str, Array]]:
+        """The solution, and what `data.generate` keeps beside it as `extras` of the sample: by default nothing.
+
+        **Raises:** `ValueError` as `solve`.
+        """
+        return self.solve(a), {}
 
     @abstractmethod
     def residual(
@@ -82,6 +93,9 @@ class Problem(eqx.Module):
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # a law, by its name and numbers
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
     if callable(value):
         return f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', repr(type(value).__name__))}"
     return value

@@ -56,7 +56,7 @@ def violations(file: h5py.File, header: Header) -> list[str]:
             if not isinstance(item, h5py.Group) or item.attrs.get("neuralops_boundary") != word:
                 found.append(f"boundary_conditions/{name} is missing or does not say {word!r}")
     names = header.input_fields + header.output_fields
-    on_grid = [name for name in names if header.place(name)[0] == "t0_fields"]
+    on_grid = [name for name in names if header.place(name)[0] == "t0_fields"] + list(contents.constants)
     if set(np.asarray(file["t0_fields"].attrs.get("field_names", [])).tolist()) != set(on_grid):
         found.append(f"t0_fields does not list exactly the fields {on_grid}")
     if contents.steps:

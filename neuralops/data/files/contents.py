@@ -6,6 +6,7 @@ The Well has words for fields on a grid and for their times; the rest stands und
 | --- | --- |
 | `t0_fields/<field>` | a field on the grid, `(samples, *grid)`; of a trajectory `(samples, steps, *grid)` |
 | `dimensions/time` | the times of the steps |
+| `t0_fields/<name>` | also an array of `samples.extras` that is one field on the grid beside a trajectory, constant in time |
 | `neuralops_fields/<field>` | a field on points without a grid, or an output on other points than the inputs, alike |
 | `neuralops_points/<name>` | `coords`, `query`, `mask`, `query_mask`, as in `Samples` |
 | `neuralops_extras/<name>` | an array of `samples.extras` |
@@ -39,6 +40,7 @@ class Stored:
     dtype: str
     shared: bool = False
     extra: bool = False
+    constant: bool = False  # an extra that is a field on the grid of a trajectory, which does not change with time
 
     def __post_init__(self) -> None:
         if self.extra:
@@ -49,6 +51,8 @@ class Stored:
             raise ValueError(
                 f"{self.name}: expected points to be shared or not, extras not, got {self}; write it again."
             )
+        if type(self.constant) is not bool or self.constant > self.extra:
+            raise ValueError(f"{self.name}: expected only extras to be fields, got {self}; write it again.")
         truth = self.dtype == "bool"
         if (
             not isinstance(self.dtype, str)
@@ -62,7 +66,7 @@ class Stored:
 
     @property
     def group(self) -> str:
-        return EXTRAS_GROUP if self.extra else POINTS_GROUP
+        return "t0_fields" if self.constant else EXTRAS_GROUP if self.extra else POINTS_GROUP
 
     @property
     def path(self) -> str:
@@ -92,7 +96,11 @@ class Contents:
 
     def as_json(self) -> str:
         """In one fixed order, so that equal contents give equal bytes."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = dataclasses.asdict(self)
+        for array in values["arrays"]:
+            if not array["constant"]:  # a later word: what has no use for it keeps its bytes
+                del array["constant"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def of(cls, text: str) -> Contents:
@@ -119,6 +127,11 @@ class Contents:
         """The fields of `Samples` that hold one array for all samples."""
         return tuple(array.name for array in self.arrays if array.shared)
 
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """The extras that are fields which do not change with time."""
+        return tuple(array.name for array in self.arrays if array.constant)
+
     def get(self, name: str) -> Stored | None:
         """The entry of a field of `Samples`."""
         return next((array for array in self.arrays if array.name == name and not array.extra), None)
@@ -128,6 +141,8 @@ class Contents:
         found = []
         for array in self.arrays:
             output = array.name.startswith("query")
+            if array.constant and grid is not None and array.shape != grid.shape:
+                found.append(f"{array.path} has shape {array.shape} in a sample, but the grid is {grid.shape}")
             if array.extra or (output and not labels):
                 continue
             shape, points = array.shape, self.place(output, grid)[1][bool(self.steps) :]
@@ -202,7 +217,8 @@ def describe(samples: Any, grid: Grid | None, times: Any) -> tuple[Samples, Cont
                 f"samples.extras[{name!r}]: expected numbers or truth values, got dtype {x.dtype}; convert it with "
                 "astype."
             )
-        arrays.append(Stored(name, x.shape[1:], str(x.dtype), extra=True))
+        constant = bool(steps) and grid is not None and x.shape[1:] == grid.shape and x.dtype.kind == "f"
+        arrays.append(Stored(name, x.shape[1:], str(x.dtype), extra=True, constant=constant))
     inside = checked.inputs.shape[2:]
     outside = None if checked.outputs is None else checked.outputs.shape[2:]
     apart = outside is not None and (checked.query is not None or (grid is None and outside != inside))

@@ -84,6 +84,9 @@ class Header:
             )
         for name in names:
             check_name(name, "input_fields, output_fields")
+        twice = sorted(set(names) & set(self.contents.constants))
+        if twice:
+            raise ValueError(f"samples.extras: expected other names than those of the fields, got {twice}; rename them.")
         for name in json.loads(self.parameters):
             if name in (*WELL_ATTRIBUTES, "residual_norm") or name.startswith(_PREFIX) or "/" in name:
                 raise ValueError(f"parameters: expected names that the layout leaves free, got {name!r}; rename it.")
@@ -247,7 +250,8 @@ def write_file(
 
         scalars = file.create_group("scalars")
         group = file.create_group("t0_fields")
-        group.attrs["field_names"] = [name for name in names if header.place(name)[0] == "t0_fields"]
+        on_grid = [name for name in names if header.place(name)[0] == "t0_fields"]
+        group.attrs["field_names"] = [*on_grid, *header.contents.constants]
         for order in (1, 2):
             file.create_group(f"t{order}_fields").attrs["field_names"] = []
         fields = {}
@@ -263,6 +267,8 @@ def write_file(
             shape = array.whole_shape(num_trajectories)
             data = _empty(file, array.path, shape, array.dtype, None if array.shared else compression, 0)
             data.attrs["sample_varying"], data.attrs["time_varying"] = not array.shared, False
+            if array.constant:
+                data.attrs["dim_varying"] = np.ones(len(array.shape), bool)
             stored[array] = data
         for name, value in parameters.items():
             _dataset(scalars, name, np.asarray(value, np.float64), sample_varying=False, time_varying=False)

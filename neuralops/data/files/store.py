@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from neuralops.arguments import count, file_to_write
 from neuralops.data.files import shards
-from neuralops.data.files.contents import Contents
+from neuralops.data.files.contents import Contents, Stored
 from neuralops.data.files.disk import no_room
 from neuralops.data.files.layout import Header, as_json, write_file
 from neuralops.data.files.source import HDF5Source
@@ -45,7 +45,7 @@ def generate(
     store_dtype: str = "float32",
     max_residual: float | None = None,
     compression: int | None = None,
-    trajectories: str | None = None,
+    trajectories: str | Sequence[str] | None = None,
     progress: bool = True,
 ) -> Samples | HDF5Source:
     """Draws input functions, solves for the outputs and keeps both with the residual that was reached.
@@ -64,9 +64,10 @@ def generate(
     - `max_residual`: refuses a label whose relative residual is larger; by default 10 times the `rtol` of the
       problem where it states one, else 1e-6 in float64 and no limit in float32. `float("inf")` takes all.
     - `compression`: gzip level 0 to 9 of the file, `None` for none.
-    - `trajectories`: a name, such as `"vorticity"`, for problems whose outputs are one field at the times that the
-      problem has as `times`: the outputs are kept as the frames of a field of this name, `inputs` of shape
-      `(samples, time, 1, *grid)` without outputs, as `data.windows` takes them. The input is kept only as such a frame.
+    - `trajectories`: names, such as `"vorticity"` or `("pressure", "velocity_x")`, for problems whose outputs are these
+      fields at the times that the problem has as `times`, time by time: the outputs are kept as frames, `inputs` of
+      shape `(samples, time, fields, *grid)` without outputs, as `data.windows` takes them. Of the problem's input the
+      `constant_fields` are kept, as `extras` `(samples, *grid)`, else only what stands in such a frame.
     - `progress`: shows a bar.
 
     **Returns:** `Samples` of NumPy arrays without a `path`, else the opened `HDF5Source`. A complete file at
@@ -85,7 +86,7 @@ def generate(
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"path: expected {str(folder)!r} to be free for a folder, got a file; move it or rename path.")
     num_samples, batch_size = count(num_samples, "num_samples"), count(batch_size, "batch_size")
-    times = None if trajectories is None else _times(problem, trajectories)
+    trajectories, times = (None, None) if trajectories is None else _frames(problem, trajectories)
     header, compute = _prepare(problem, key, num_samples, batch_size, dtype, store_dtype, max_residual, trajectories)
     shard_size = count(shard_size, "shard_size")
     shard_size = -(-shard_size // batch_size) * batch_size  # whole batches, so that a sample keeps its place in one
@@ -131,20 +132,21 @@ def _safe(kept: int, num_samples: int, folder: Path) -> str:
     return f"{kept} of {num_samples} samples safe in {folder}; call generate again with the same arguments"
 
 
-def _times(problem: Any, trajectories: Any) -> np.ndarray:
-    """The times of the frames of a trajectory."""
-    if not isinstance(trajectories, str):
+def _frames(problem: Any, trajectories: Any) -> tuple[tuple[str, ...], np.ndarray]:
+    """The fields of the frames of a trajectory, and their times."""
+    names = (trajectories,) if isinstance(trajectories, str) else trajectories
+    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError(
-            f"trajectories: expected a name for the field whose frames are kept, got {trajectories!r}; use 'vorticity' "
+            f"trajectories: expected names for the fields whose frames are kept, got {trajectories!r}; use 'vorticity' "
             "or the like."
         )
     times = getattr(problem, "times", None)
-    if times is None or len(times) != len(problem.output_fields):
+    if times is None or len(times) * len(names) != len(problem.output_fields):
         raise ValueError(
-            f"trajectories: expected a problem with times, one for each output, got {type(problem).__name__}; leave it "
-            "out, or take a problem such as NavierStokes."
+            f"trajectories: expected a problem with times and {len(names)} output(s) for each, got "
+            f"{type(problem).__name__}; leave it out, or take a problem such as NavierStokes."
         )
-    return np.asarray(times)
+    return tuple(names), np.asarray(times)
 
 
 def _random_key(key: Any) -> jax.Array:
@@ -171,7 +173,7 @@ def _prepare(
     dtype: str,
     store_dtype: str,
     max_residual: float | None,
-    trajectories: str | None,
+    trajectories: tuple[str, ...] | None,
 ) -> tuple[Header, Compute]:
     """The header of the data set and the function that computes samples `start` to `stop` of it."""
     missing = [
@@ -193,11 +195,29 @@ def _prepare(
         max_residual = default if stated is None else RESIDUAL_SLACK * stated
     if isinstance(max_residual, bool) or not isinstance(max_residual, int | float) or not max_residual > 0:
         raise ValueError(f"max_residual: expected a positive number or None, got {max_residual!r}; give 1e-9 or so.")
+    fields, constants = tuple(problem.input_fields), () if trajectories is None else tuple(getattr(problem, "constant_fields", ()))
+
+    def label(index: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        a = problem.sample(jax.random.fold_in(key, index))
+        u, extras = problem.label(a) if hasattr(problem, "label") else (problem.solve(a), {})
+        return a, u, extras | {name: a[fields.index(name)] for name in constants}
+
+    with jax.enable_x64(dtype == "float64"):
+        *shapes, beside = jax.eval_shape(label, jnp.uint32(0))
+    for name, x, names in zip(("sample", "solve"), shapes, (problem.input_fields, problem.output_fields), strict=True):
+        if x.shape != (len(names), *problem.grid.shape) or x.dtype != dtype:
+            raise ValueError(
+                f"problem: expected {name} to return shape {(len(names), *problem.grid.shape)} and dtype {dtype} "
+                f"for the fields {names}, got {x.shape} and {x.dtype}; correct the problem."
+            )
+    stored = [
+        Stored(name, x.shape, store_dtype, extra=True, constant=name in constants) for name, x in sorted(beside.items())
+    ]
     header = Header(
         problem=type(problem).__name__,
         parameters=as_json(problem.parameters()),
         grid=problem.grid,
-        input_fields=tuple(problem.input_fields) if trajectories is None else (trajectories,),
+        input_fields=fields if trajectories is None else trajectories,
         output_fields=tuple(problem.output_fields) if trajectories is None else (),
         num_samples=num_samples,
         key=tuple(np.asarray(jax.random.key_data(key)).ravel().tolist()),
@@ -205,21 +225,11 @@ def _prepare(
         dtype=dtype,
         store_dtype=store_dtype,
         batch_size=batch_size,
-        contents=Contents(0 if trajectories is None else len(problem.output_fields)),
+        contents=Contents(
+            0 if trajectories is None else len(problem.output_fields) // len(trajectories), arrays=tuple(stored)
+        ),
     )
 
-    def label(index: jax.Array) -> tuple[jax.Array, jax.Array]:
-        a = problem.sample(jax.random.fold_in(key, index))
-        return a, problem.solve(a)
-
-    with jax.enable_x64(dtype == "float64"):
-        shapes = jax.eval_shape(label, jnp.uint32(0))
-    for name, x, fields in zip(("sample", "solve"), shapes, (problem.input_fields, problem.output_fields), strict=True):
-        if x.shape != (len(fields), *problem.grid.shape) or x.dtype != dtype:
-            raise ValueError(
-                f"problem: expected {name} to return shape {(len(fields), *problem.grid.shape)} and dtype {dtype} "
-                f"for the fields {fields}, got {x.shape} and {x.dtype}; correct the problem."
-            )
     labels = jax.jit(_batched(label, batch_size))
     residuals = jax.jit(_batched(problem.relative_residual, batch_size))
 
@@ -227,14 +237,19 @@ def _prepare(
         # A last batch is filled up with samples that are thrown away: one program computes every sample.
         index = np.arange(start, start + batch_size, dtype=np.uint32)
         with jax.enable_x64(dtype == "float64"):
-            a, u = labels(index)
+            a, u, extras = labels(index)
         with jax.enable_x64(True):
             residual = np.asarray(residuals(jnp.asarray(a, jnp.float64), jnp.asarray(u, jnp.float64)))
-        a, u, residual = (np.asarray(x)[: stop - start] for x in (a, u, residual))
+        cut = lambda x: np.asarray(x)[: stop - start]
+        a, u, residual, extras = jax.tree.map(cut, (a, u, residual, extras))
         with np.errstate(over="ignore"):  # an overflow in rounding is reported below, with the sample's number
-            samples = Samples(a.astype(store_dtype), u.astype(store_dtype), residual)
+            extras = {name: x.astype(store_dtype) for name, x in extras.items()}
+            samples = Samples(a.astype(store_dtype), u.astype(store_dtype), residual, extras=extras)
         _certify(samples, start, max_residual)
-        return samples if trajectories is None else Samples(samples.outputs[:, :, None], residual_norm=residual)
+        if trajectories is None:
+            return samples
+        frames = samples.outputs.reshape(len(a), -1, len(trajectories), *samples.outputs.shape[2:])
+        return Samples(frames, residual_norm=residual, extras=extras)
 
     return header, compute
 
@@ -247,9 +262,9 @@ def _batched(function: Callable[..., Any], batch_size: int) -> Callable[..., Any
 
 
 def _certify(samples: Samples, start: int, max_residual: float) -> None:
-    columns = zip(samples.inputs, samples.outputs, samples.residual_norm, strict=True)
-    for i, (a, u, residual) in enumerate(columns, start):
-        for name, x in (("input", a), ("output", u), ("residual", residual)):
+    named = {"input": samples.inputs, "output": samples.outputs, "residual": samples.residual_norm, **samples.extras}
+    for i, residual in enumerate(samples.residual_norm, start):
+        for name, x in ((name, x[i - start]) for name, x in named.items()):
             if not np.isfinite(x).all():
                 raise ValueError(
                     f"problem: expected finite labels, got NaN or infinity in the {name} of sample {i}; "

@@ -3,6 +3,7 @@
 from neuralops.pde.waves.absorbing import AbsorbingLayer
 from neuralops.pde.waves.driving import ExtendedSources, Sources
 from neuralops.pde.waves.equation import WaveEquation
+from neuralops.pde.waves.initial import Rings
 from neuralops.pde.waves.media import (
     Checkerboard,
     Fault,
@@ -30,6 +31,7 @@ __all__ = [
     "LogNormal",
     "Maze",
     "Medium",
+    "Rings",
     "Sources",
     "WaveEquation",
     "WaveRun",

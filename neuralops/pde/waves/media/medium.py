@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from abc import abstractmethod
@@ -39,6 +40,12 @@ class Medium(eqx.Module):
 
         The time step follows from the highest, points per wavelength from the lowest.
         """
+
+    @property
+    def densities(self) -> tuple[float, float]:
+        """Bounds of the density, (lowest, highest): those of all arguments that are densities."""
+        names = [field.name for field in dataclasses.fields(self) if field.name.endswith("density")]
+        return hull(*(getattr(self, name) for name in names))
 
     def sample(self, key: Array, grid: Grid, *, dtype: Any = None) -> Float[Array, " 2 *grid"]:
         """One medium at the points of `grid`: channel 0 the sound speed (length / time), 1 the density (mass / volume).
