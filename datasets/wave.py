@@ -10,6 +10,7 @@ from splits import add_arguments, write
 
 from neuralops.pde import Wave, waves
 
+RIGID = 500.0  # density from which on walls are rigid: those of the maze
 MEDIA = {
     "homogeneous": waves.Homogeneous(),
     "layered": waves.Layered((1.0, 2.0), density=(0.5, 2.0)),
@@ -49,6 +50,7 @@ def main() -> None:
         receivers=circle(args.num_receivers, 2.0),
         records_per_frame=args.records_per_frame,
         refine=args.refine,
+        rigid_above=RIGID if args.name == "maze" else None,
         rtol=0.01,
     )
     write(

@@ -46,9 +46,7 @@ class Problem(eqx.Module):
         **Raises:** `ValueError` when `a` is not a field on the problem's grid.
         """
 
-    def label(
-        self, a: Float[Array, " channels *grid"]
-    ) -> tuple[Float[Array, " channels_out *grid"], dict[str, Array]]:
+    def label(self, a: Float[Array, " channels *grid"]) -> tuple[Float[Array, " channels_out *grid"], dict[str, Array]]:
         """The solution, and what `data.generate` keeps beside it as `extras` of the sample: by default nothing.
 
         **Raises:** `ValueError` as `solve`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -17,10 +17,18 @@ from neuralops.arguments import check_number, count, flag
 from neuralops.grid import Grid, resample
 from neuralops.operator import check_field
 from neuralops.pde.problem import Problem
+from neuralops.pde.random_fields import GaussianRandomField
 from neuralops.pde.waves import (
     AbsorbingLayer,
+    Checkerboard,
     ExtendedSources,
+    Fault,
     Homogeneous,
+    Inclusions,
+    Layered,
+    Lens,
+    LogNormal,
+    Maze,
     Medium,
     Rings,
     WaveEquation,
@@ -28,6 +36,7 @@ from neuralops.pde.waves import (
     ricker,
 )
 
+MEDIA = (Checkerboard, Fault, Homogeneous, Inclusions, Layered, Lens, LogNormal, Maze)
 _COMPONENTS = ("velocity_x", "velocity_y", "velocity_z")
 
 
@@ -57,6 +66,8 @@ class Wave(Problem):
     - `frequency`: peak of the wavelet, in 1 / time, or `None` for a field at time 0.
     - `final_time`, `num_times`: as above, the first and the last time included.
     - `order`, `time_order`, `cfl`: as in `WaveEquation`; the step divides the time between two frames.
+    - `rigid_above`: a density from which on a cell is an obstacle, without flux through its faces and without pressure in
+      it, such as the walls of `waves.Maze()`; `None` for none.
     - `layer`: what absorbs; by default it is made for waves as long as a third of the shortest side, with an echo of
       1e-3.
     - `refine`: cells of the solver along a side of one of the grid.
@@ -64,6 +75,9 @@ class Wave(Problem):
     - `receivers`: positions in the units of the box, one tuple each.
     - `records_per_frame`: how often receivers are read between two frames.
     - `rtol`: what is expected of `relative_residual`; `data.generate` refuses samples that miss it tenfold.
+
+    Laws and the layer may also be given as `parameters()` writes them, a dictionary with their `name`, so that
+    `Wave(**source.parameters)` is the problem of a file.
 
     Warns (`UserWarning`) where the shortest waves that the laws make have too few points for the scheme.
 
@@ -81,6 +95,7 @@ class Wave(Problem):
     order: int | str = eqx.field(static=True)
     time_order: int = eqx.field(static=True)
     cfl: float = eqx.field(static=True)
+    rigid_above: float | None = eqx.field(static=True)
     layer: AbsorbingLayer | None = eqx.field(static=True)
     refine: int = eqx.field(static=True)
     velocities: bool = eqx.field(static=True)
@@ -102,6 +117,7 @@ class Wave(Problem):
         order: int | str = 8,
         time_order: int = 2,
         cfl: float = 0.5,
+        rigid_above: float | None = None,
         layer: AbsorbingLayer | None = None,
         refine: int = 1,
         velocities: bool = False,
@@ -109,8 +125,8 @@ class Wave(Problem):
         records_per_frame: int = 1,
         rtol: float = 5e-3,
     ) -> None:
-        self.medium = Homogeneous() if medium is None else medium
-        self.initial = Rings() if initial is None else initial
+        self.medium = Homogeneous() if medium is None else _law(medium, "medium")
+        self.initial = Rings() if initial is None else _law(initial, "initial")
         if not isinstance(self.medium, Medium):
             raise ValueError(f"medium: expected a law such as waves.Inclusions(), got {medium!r}; build one.")
         if isinstance(self.initial, type) or not callable(getattr(self.initial, "sample", None)):
@@ -121,7 +137,9 @@ class Wave(Problem):
         self.refine, self.velocities = count(refine, "refine"), flag(velocities, "velocities")
         self.records_per_frame = count(records_per_frame, "records_per_frame")
         self.rtol = check_number(rtol, "rtol", above=0.0)
-        self.order, self.time_order, self.cfl, self.layer = order, time_order, cfl, layer
+        self.order, self.time_order, self.cfl = order, time_order, cfl
+        self.rigid_above = None if rigid_above is None else check_number(rigid_above, "rigid_above", above=0.0)
+        self.layer = None if layer is None else _law(layer, "layer")
         grid = Grid(num_points, domain_extent, centering="cell")
         if layer is None and "absorbing" in str(walls):
             self.layer = AbsorbingLayer(wavelength=min(grid.domain_extent) / 3, reflection=1e-3)
@@ -213,6 +231,7 @@ class Wave(Problem):
             time_order=self.time_order,
             density="variable" if self._dense else "constant",
             layer=self.layer,
+            obstacle=None if self.rigid_above is None else "neumann",
         )
         between = self.final_time / (len(self.record_times) - 1)
         # Twice the cells take twice the steps, so that the two errors are in proportion.
@@ -221,15 +240,15 @@ class Wave(Problem):
 
     def sample(self, key: Array) -> Float[Array, " channels *grid"]:
         field, medium = jax.random.split(key)
-        a = self.initial.sample(field, self.grid)
-        return jnp.concatenate([a, self.medium.sample(medium, self.grid)[: 1 + self._dense].astype(a.dtype)])
+        a, drawn = self.initial.sample(field, self.grid), self.medium.sample(medium, self.grid)
+        if self.rigid_above is not None:
+            a = jnp.where(drawn[1] < self.rigid_above, a, 0)
+        return jnp.concatenate([a, drawn[: 1 + self._dense].astype(a.dtype)])
 
     def solve(self, a: Float[Array, " channels *grid"]) -> Float[Array, " channels_out *grid"]:
         return self.label(a)[0]
 
-    def label(
-        self, a: Float[Array, " channels *grid"]
-    ) -> tuple[Float[Array, " channels_out *grid"], dict[str, Array]]:
+    def label(self, a: Float[Array, " channels *grid"]) -> tuple[Float[Array, " channels_out *grid"], dict[str, Array]]:
         """The solution, and `records`, `(receivers, times of records)`, where there are receivers."""
         frames, records = self._run(self._checked(a), self.refine)
         return frames, {} if records is None else {"records": records}
@@ -257,6 +276,11 @@ class Wave(Problem):
         first, medium = resample(a[0], coarse, fine), a[1:]
         for axis in range(1, medium.ndim):
             medium = jnp.repeat(medium, refine, axis=axis)
+        density, mask = medium[1] if self._dense else None, None
+        if self.rigid_above is not None:
+            open_ = jnp.ones(fine.shape, bool) if density is None else density < self.rigid_above
+            density = None if density is None else jnp.where(open_, density, 1)
+            first, mask = jnp.where(open_, first, 0), open_.astype(a.dtype)
         between = self.records_per_frame * round(self.final_time / (len(self.record_times) - 1) / equation.dt)
         num_steps, sources = (self.num_times - 1) * between, None
         if self.frequency is not None:
@@ -265,7 +289,8 @@ class Wave(Problem):
         run: WaveRun = equation.run(
             medium[0],
             first,
-            density=medium[1] if self._dense else None,
+            density=density,
+            mask=mask,
             num_steps=num_steps,
             sources=sources,
             receivers=np.array(self.receivers, a.dtype).T if self.receivers else None,
@@ -277,3 +302,19 @@ class Wave(Problem):
         frames = resample(frames.reshape(-1, *fine.shape), fine, coarse)
         records = None if run.records is None else run.records[:, :: between // self.records_per_frame]
         return frames, records
+
+
+_LAWS = {law.__name__: law for law in (GaussianRandomField, AbsorbingLayer, Rings, *MEDIA)}
+
+
+def _law(value: Any, argument: str) -> Any:
+    """A law, built where it is given by its name and numbers."""
+    if not isinstance(value, Mapping):
+        return value
+    arguments = dict(value)
+    law = _LAWS.get(arguments.pop("name", None))
+    if law is None:
+        raise ValueError(
+            f"{argument}: expected a law, or a dictionary with a name among {sorted(_LAWS)}, got {value!r}; build one."
+        )
+    return law(**arguments)

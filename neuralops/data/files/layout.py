@@ -86,7 +86,9 @@ class Header:
             check_name(name, "input_fields, output_fields")
         twice = sorted(set(names) & set(self.contents.constants))
         if twice:
-            raise ValueError(f"samples.extras: expected other names than those of the fields, got {twice}; rename them.")
+            raise ValueError(
+                f"samples.extras: expected other names than those of the fields, got {twice}; rename them."
+            )
         for name in json.loads(self.parameters):
             if name in (*WELL_ATTRIBUTES, "residual_norm") or name.startswith(_PREFIX) or "/" in name:
                 raise ValueError(f"parameters: expected names that the layout leaves free, got {name!r}; rename it.")
