@@ -1,4 +1,4 @@
-"""Trajectories read as pairs of chosen frames and of what is kept beside them: the tasks that one data set is good for."""
+"""Trajectories read as pairs of chosen frames and of what is kept beside them: the tasks one set is good for."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Pairs:
             fits = isinstance(frame, int) and not isinstance(frame, bool) and -steps <= frame < steps
             if not (known or (fits and (isinstance(item, int) or item[0] in self.names))):
                 raise ValueError(
-                    f"{argument}: expected frames -{steps} to {steps - 1}, fields of a frame as (name, frame) with names "
-                    f"among {list(self.names)}, or extras among {sorted(extras)}, got {item!r}; name what is there."
+                    f"{argument}: expected frames -{steps} to {steps - 1}, fields of a frame as (name, frame) with names"
+                    f" among {list(self.names)}, or extras among {sorted(extras)}, got {item!r}; name what is there."
                 )
         if not items:
             raise ValueError(f"{argument}: expected at least one frame or extra, got none; give 0, the first frame.")

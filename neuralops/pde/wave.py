@@ -41,7 +41,7 @@ _COMPONENTS = ("velocity_x", "velocity_y", "velocity_z")
 
 
 class Wave(Problem):
-    """Solution operator of (1/K) u_tt = div((1/rho) grad u) + s, K = rho c^2: from a field and a medium to later fields.
+    """Solution operator of (1/K) u_tt = div((1/rho) grad u) + s, K = rho c^2: from field and medium to later fields.
 
     Input: the pressure u at time 0, which rests there, and the medium, channels `initial_pressure`, `sound_speed` and,
     where the law of the medium has one other than 1, `density`; `(2 or 3, *grid)`. With a `frequency` the first channel
@@ -51,10 +51,10 @@ class Wave(Problem):
 
     What `receivers` hear is kept beside the solution: `label(a)` returns it as `records`, and so does `data.generate`.
 
-    The scheme is that of `WaveEquation`, points in the middle of cells; the medium is constant in each. `residual(a, u)`
-    is u minus a run with twice the points, in the same medium, at half the step; `relative_residual` divides it by u,
-    over all times. It is an estimate of the discretisation error, which jumps of the medium keep at first to second
-    order, and costs 2^(ndim + 1) times the solution.
+    The scheme is that of `WaveEquation`, points in the middle of cells; the medium is constant in each.
+    `residual(a, u)` is u minus a run with twice the points, in the same medium, at half the step; `relative_residual`
+    divides it by u, over all times. It is an estimate of the discretisation error, which jumps of the medium keep at
+    first to second order, and costs 2^(ndim + 1) times the solution.
 
     **Arguments:**
 
@@ -66,8 +66,8 @@ class Wave(Problem):
     - `frequency`: peak of the wavelet, in 1 / time, or `None` for a field at time 0.
     - `final_time`, `num_times`: as above, the first and the last time included.
     - `order`, `time_order`, `cfl`: as in `WaveEquation`; the step divides the time between two frames.
-    - `rigid_above`: a density from which on a cell is an obstacle, without flux through its faces and without pressure in
-      it, such as the walls of `waves.Maze()`; `None` for none.
+    - `rigid_above`: a density from which on a cell is an obstacle, without flux through its faces and without pressure
+      in it, such as the walls of `waves.Maze()`; `None` for none.
     - `layer`: what absorbs; by default it is made for waves as long as a third of the shortest side, with an echo of
       1e-3.
     - `refine`: cells of the solver along a side of one of the grid.
@@ -208,8 +208,8 @@ class Wave(Problem):
 
     @property
     def highest_frequency(self) -> float:
-        """Of what the laws send out: 2.6 times the wavelet's peak, or that of the shortest waves at time 0 in the slowest
-        medium; infinity when the law does not say."""
+        """Of what the laws send out: 2.6 times the wavelet's peak, or that of the shortest waves at time 0 in the
+        slowest medium; infinity when the law does not say."""
         if self.frequency is not None:
             return 2.6 * self.frequency
         shortest = getattr(self.initial, "shortest_wavelength", 0.0)

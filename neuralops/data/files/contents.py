@@ -6,7 +6,7 @@ The Well has words for fields on a grid and for their times; the rest stands und
 | --- | --- |
 | `t0_fields/<field>` | a field on the grid, `(samples, *grid)`; of a trajectory `(samples, steps, *grid)` |
 | `dimensions/time` | the times of the steps |
-| `t0_fields/<name>` | also an array of `samples.extras` that is one field on the grid beside a trajectory, constant in time |
+| `t0_fields/<name>` | also an array of `samples.extras` that is a field beside a trajectory, constant in time |
 | `neuralops_fields/<field>` | a field on points without a grid, or an output on other points than the inputs, alike |
 | `neuralops_points/<name>` | `coords`, `query`, `mask`, `query_mask`, as in `Samples` |
 | `neuralops_extras/<name>` | an array of `samples.extras` |

@@ -254,8 +254,8 @@ class WaveEquation(eqx.Module):
 
         - `sound_speed`: c, `(*grid,)`; `density`: rho, `(*grid,)`, or `None` for 1.
         - `initial`, `initial_rate`: u and u_t at time 0, `(*grid,)`; zero by default. `state` replaces both.
-        - `initial_velocity`: v at time 0, `(ndim, *grid)`, with `velocities=True` and points in the middle of cells: the
-          equation in its first-order form, u_t = -K div v, v_t = -(1/rho) grad u, begins with u and v.
+        - `initial_velocity`: v at time 0, `(ndim, *grid)`, with `velocities=True` and points in the middle of cells:
+          the equation in its first-order form, u_t = -K div v, v_t = -(1/rho) grad u, begins with u and v.
         - `num_steps`: how many.
         - `sources`: `Sources` at points or `ExtendedSources`.
         - `receivers`: positions `(ndim, receivers)`.

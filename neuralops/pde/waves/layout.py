@@ -38,7 +38,7 @@ class Placement(NamedTuple):
 class Profiles(NamedTuple):
     """Fields that sources are spread over, in place of points."""
 
-    profiles: Float[Array, "sources *wide"]
+    profiles: Float[Array, "_ *wide"]  # one for each source
 
     def spread(self, u: Float[Array, "*wide"], values: Float[Array, " sources"]) -> Float[Array, "*wide"]:
         """The field with each profile added so many times."""

@@ -68,14 +68,14 @@ class Scheme(eqx.Module):
         slope = self._around_obstacles(difference(u, d, axis, h, self._order, ends), d, h)
         return slope if self.lightness is None else self.lightness[d] * slope
 
-    def velocity(self, impulse: Array) -> Float[Array, "ndim *wide"]:
+    def velocity(self, impulse: Array) -> Float[Array, "*components"]:
         """What the impulse has set moving: v_t = -(1/rho) grad u, integrated over time, at the points (in steps)."""
         axes = [dual(axis) for axis in self.layout.axes]
         return jnp.stack(
             [-halfway(self._flux(impulse, d), d, axis, axis.boundary, self._order) for d, axis in enumerate(axes)]
         )
 
-    def compression(self, velocity: Float[Array, "ndim *wide"]) -> Array:
+    def compression(self, velocity: Float[Array, "*components"]) -> Array:
         """-K dt^2 div v of a velocity at the points: dt u_t over dt, at time 0."""
         total = jnp.zeros_like(self.stiffness)
         for d, (v, axis, h) in enumerate(zip(velocity, self.layout.axes, self.layout.grid.spacing, strict=True)):
