@@ -1,4 +1,4 @@
-"""Solvers and waves on many devices: a grid divided into blocks over a mesh, with exchange of the layers between them."""
+"""Solvers and waves on many devices: a grid divided into blocks over a mesh, which exchange the layers between them."""
 
 from neuralops.sharding.solving import BlockDiffusion, solve
 from neuralops.sharding.waves import run

@@ -130,7 +130,7 @@ class BlockLayout(AbstractLayout):
         return u
 
     def joined(self, u: Float[Array, "*window"]) -> Float[Array, "*window"]:
-        """One exchange with the neighbours along each divided axis, one axis after the other, so that corners come too."""
+        """One exchange with the neighbours along each divided axis, one after the other, so that corners come too."""
         for a, part in enumerate(self.parts):
             if part is None:
                 continue
