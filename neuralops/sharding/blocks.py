@@ -32,7 +32,7 @@ class Part(NamedTuple):
     """How an axis is divided. Static; what depends on the device is asked for inside `jax.shard_map`."""
 
     mesh_axis: str
-    count: int  # devices along it
+    devices: int  # along it
     points: int  # of the grid, on each
     halo: int  # points that a step reaches in a neighbour's block
     layers: tuple[int, int]  # points outside the grid, at the first and at the last device
@@ -59,7 +59,7 @@ class Part(NamedTuple):
 
     @property
     def last(self) -> Any:
-        return False if self.periodic else lax.axis_index(self.mesh_axis) == self.count - 1
+        return False if self.periodic else lax.axis_index(self.mesh_axis) == self.devices - 1
 
     @property
     def offset(self) -> Any:
@@ -114,7 +114,7 @@ class BlockLayout(AbstractLayout):
 
     def _in_window(self, u: Array, mode: str) -> Array:
         pads = [(p.margin,) * 2 if p else ends for p, ends in zip(self.parts, self.whole.layer_points, strict=True)]
-        u = jnp.pad(u, pads, mode=mode)  # type: ignore[call-overload]
+        u = jnp.pad(u, pads, mode=mode)
         for a, part in enumerate(self.parts):
             if part is not None:
                 u = lax.dynamic_slice_in_dim(u, part.margin - part.offset, part.length, axis=a)

@@ -83,7 +83,8 @@ def _run(
 ) -> WaveRun:  # fmt: skip
     _, _, state, sources, receivers = given
     _, every, _, velocities = rest
-    field, fields, vectors, nothing = P(*axes), P(None, *axes), P(None, None, *axes), P()
+    field: Any = P(*axes)
+    fields, vectors, nothing = P(None, *axes), P(None, None, *axes), P()
     memory = tuple((fields, fields) for ends in equation.layer_points if any(ends))
     stored = WaveState(field, field, memory, field if velocities else None)
     emitting = ExtendedSources(fields, nothing) if isinstance(sources, ExtendedSources) else nothing
@@ -138,11 +139,11 @@ def _parts(equation: WaveEquation, mesh: Mesh, axes: Sequence[str | None], veloc
 
 def _like(equation: WaveEquation, layout: BlockLayout, velocities: bool) -> WaveState:
     """The shapes of a state between runs, of all devices together."""
-    shape = tuple(p.count * p.stored if p else n for p, n in zip(layout.parts, layout.whole.shape, strict=True))
+    shape = tuple(p.devices * p.stored if p else n for p, n in zip(layout.parts, layout.whole.shape, strict=True))
     like, memory = equation._like(shape, velocities), []
     layered = [a for a, ends in enumerate(equation.layer_points) if any(ends)]
     for a, kept in zip(layered, like.memory, strict=True):
-        count = part.count if (part := layout.parts[a]) else 1
+        count = part.devices if (part := layout.parts[a]) else 1
         each = lambda x, a=a, count=count: (*x.shape[: a + 1], count * x.shape[a + 1], *x.shape[a + 2 :])
         memory.append(jax.tree.map(lambda x, each=each: jax.ShapeDtypeStruct(each(x), x.dtype), kept))
     return like._replace(memory=tuple(memory))

@@ -381,7 +381,7 @@ class WaveEquation(eqx.Module):
     def _like(self, shape: tuple[int, ...], velocities: bool) -> WaveState:
         """The shapes of a state whose fields have this one."""
         memory = jax.eval_shape(lambda: tuple(slabs.memory(shape, float) for slabs in self._slabs(self._layout)))
-        field = jax.ShapeDtypeStruct(shape, float)
+        field: Any = jax.ShapeDtypeStruct(shape, float)
         return WaveState(field, field, memory, field if velocities else None)
 
     def _check_state(self, state: Any, dtype: Any, like: WaveState) -> WaveState:
