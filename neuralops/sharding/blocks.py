@@ -134,15 +134,16 @@ class BlockLayout(AbstractLayout):
         for a, part in enumerate(self.parts):
             if part is None:
                 continue
-            layers = lambda start, u=u, a=a, part=part: lax.dynamic_slice_in_dim(u, start, part.halo, axis=a)
+            layers = lambda u, start, a=a, part=part: lax.dynamic_slice_in_dim(u, start, part.halo, axis=a)
             begin, end = part.offset, part.offset + part.points
-            below = before(layers(end - part.halo), part.periodic, part.mesh_axis)
-            above = after(layers(begin), part.periodic, part.mesh_axis)
+            below = before(layers(u, end - part.halo), part.periodic, part.mesh_axis)
+            above = after(layers(u, begin), part.periodic, part.mesh_axis)
             for outside, wall, start in (
                 (below, part.first, jnp.maximum(begin - part.halo, 0)),
                 (above, part.last, jnp.minimum(end, part.length - part.halo)),
             ):
-                u = lax.dynamic_update_slice_in_dim(u, jnp.where(wall, layers(start), outside), start, axis=a)
+                kept = jnp.where(wall, layers(u, start), outside)  # of the newest field, so that it is changed in place
+                u = lax.dynamic_update_slice_in_dim(u, kept, start, axis=a)
         return u
 
     def summed(self, x: Array) -> Array:
