@@ -72,6 +72,7 @@ class Slabs(NamedTuple):
     spacing: float
     on_points: tuple[float, ...]  # sigma dt / 2 from the wall inwards
     on_faces: tuple[float, ...]
+    mesh_axis: str | None = None  # that divides the axis: the first device has the low layer, the last the high one
 
     @staticmethod
     def of(
@@ -84,6 +85,7 @@ class Slabs(NamedTuple):
         order: int,
         h: float,
         dt: float,
+        mesh_axis: str | None = None,
     ) -> Slabs:
         """`speed`: the highest, whose waves have the least time in the layer."""
         points, cells = layer.num_points(h), axis.centering == "cell"
@@ -94,7 +96,7 @@ class Slabs(NamedTuple):
         between = thickness - np.arange(points + (not cells)) - (0.0 if cells else 0.5)
         profile = lambda depth: tuple((0.5 * dt * sigma * (depth / thickness) ** POWER).tolist())
         seen = Axis(axis.num_points, "dirichlet", axis.centering)
-        return Slabs(dim, ends, seen, points, order, h, profile(depths), profile(between))
+        return Slabs(dim, ends, seen, points, order, h, profile(depths), profile(between), mesh_axis)
 
     @property
     def depth(self) -> int:
@@ -103,10 +105,15 @@ class Slabs(NamedTuple):
         return max(len(self.on_faces), self.points + m) + m - 1
 
     def near(self, u: Array, count: int) -> Array:
-        """The first points from each outer wall inwards."""
+        """The first points from each outer wall inwards; zeros where the wall is another device's."""
         n = u.shape[self.dim]
         cut = lambda start: lax.slice_in_dim(u, start, start + count, axis=self.dim)
-        return jnp.stack([lax.rev(cut(n - count), (self.dim,)) if end else cut(0) for end in self.ends])
+        parts = jnp.stack([lax.rev(cut(n - count), (self.dim,)) if end else cut(0) for end in self.ends])
+        if self.mesh_axis is None:
+            return parts
+        walls = np.where(np.asarray(self.ends) == 0, 0, lax.axis_size(self.mesh_axis) - 1)
+        here = lax.axis_index(self.mesh_axis) == walls
+        return jnp.where(here.reshape(-1, *[1] * u.ndim), parts, 0)
 
     def memory(self, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
         """Zeros for both memories of a field of this shape."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from neuralops.pde.waves.layout import Layout, Placement, Profiles
+from neuralops.pde.waves.layout import AbstractLayout, Placement, Profiles
 from neuralops.pde.waves.stencils import taps
 
 __all__ = ["Drive", "ExtendedSources", "Sources", "emitting", "placed", "prescribed"]
@@ -66,12 +66,12 @@ class Drive(NamedTuple):
         return Part(*jax.tree.map(over_time, (self.strength, self.known)))
 
     def emitters(
-        self, layout: Layout, order: int | str, at_rest: Placement | Profiles | None
+        self, layout: AbstractLayout, order: int | str, at_rest: Placement | Profiles | None
     ) -> Placement | Profiles | None:
         return at_rest if self.positions is None else placed(self.positions, layout, order, "sources.positions")
 
 
-def placed(positions: Any, layout: Layout, order: int | str, name: str) -> Placement:
+def placed(positions: Any, layout: AbstractLayout, order: int | str, name: str, *, spread: bool = True) -> Placement:
     """Points between the points, by polynomials with as many samples as the order of the scheme.
 
     **Raises:** `ValueError` on a shape other than `(ndim, points)`.
@@ -82,11 +82,11 @@ def placed(positions: Any, layout: Layout, order: int | str, name: str) -> Place
             f"{name}: expected positions ({ndim}, points), got {positions.dtype} of shape {positions.shape}; put "
             "the axes first."
         )
-    return layout.place(positions, (8 if isinstance(order, str) else order) - 1)
+    return layout.place(positions, (8 if isinstance(order, str) else order) - 1, spread=spread)
 
 
 def emitting(
-    sources: Sources | ExtendedSources | None, layout: Layout, order: int | str, num_steps: int, dtype: Any
+    sources: Sources | ExtendedSources | None, layout: AbstractLayout, order: int | str, num_steps: int, dtype: Any
 ) -> tuple[Drive, Placement | Profiles | None]:
     """The sources' share of each step, and where they are, if they rest.
 
@@ -97,9 +97,9 @@ def emitting(
     f = jnp.asarray(sources.amplitudes, dtype)
     if isinstance(sources, ExtendedSources):
         p = jnp.asarray(sources.profiles, dtype)
-        if f.ndim != 2 or f.shape[1] != num_steps or p.shape != (len(f), *layout.grid.shape):
+        if f.ndim != 2 or f.shape[1] != num_steps or p.shape != (len(f), *layout.narrow_shape):
             raise ValueError(
-                f"sources: expected profiles (sources, {', '.join(map(str, layout.grid.shape))}) and amplitudes "
+                f"sources: expected profiles (sources, {', '.join(map(str, layout.narrow_shape))}) and amplitudes "
                 f"(sources, {num_steps}), got {p.shape} and {f.shape}; give an amplitude a step."
             )
         return Drive(_over_steps(f)), Profiles(jax.vmap(layout.surrounded)(p))
@@ -124,7 +124,7 @@ def _over_steps(f: Array) -> Array:
 
 
 def prescribed(
-    traces: Any, walls: Sequence[tuple[str, str]], layout: Layout, order: int | str, num_steps: int, dtype: Any
+    traces: Any, walls: Sequence[tuple[str, str]], layout: AbstractLayout, order: int | str, num_steps: int, dtype: Any
 ) -> Any:
     """The prescribed values of each step, per axis and end.
 

@@ -18,7 +18,7 @@ from neuralops.arguments import check_number, count, flag
 from neuralops.grid import Grid, per_axis
 from neuralops.pde.waves.absorbing import AbsorbingLayer, Slabs
 from neuralops.pde.waves.driving import ExtendedSources, Sources
-from neuralops.pde.waves.layout import Layout
+from neuralops.pde.waves.layout import AbstractLayout, Layout
 from neuralops.pde.waves.march import GRADIENTS
 from neuralops.pde.waves.running import WaveRun, run
 from neuralops.pde.waves.scheme import Scheme, WaveState, faces_of
@@ -169,7 +169,7 @@ class WaveEquation(eqx.Module):
         for n, ends, centering, more in zip(grid.shape, self.walls, self.centering, points, strict=True):
             low, high = (_WIDE.get(end, end) for end in ends)
             axes.append(Axis(n + sum(more), low if low == high else (low, high), centering))
-        return Layout(grid, points, tuple(axes))  # type: ignore[arg-type]
+        return Layout(grid, tuple(axes), points)  # type: ignore[arg-type]
 
     @property
     def absorbs(self) -> bool:
@@ -272,29 +272,9 @@ class WaveEquation(eqx.Module):
 
         **Raises:** `ValueError` on shapes that do not fit and words that are unknown.
         """
-        num_steps, velocities = count(num_steps, "num_steps"), flag(velocities, "velocities")
-        every = None if every is None else count(every, "every", most=num_steps)
-        if gradient not in GRADIENTS:
-            raise ValueError(f"gradient: expected one of {GRADIENTS}, got {gradient!r}; use one of these.")
-        if gradient == "reversed" and self.absorbs:
-            raise ValueError(
-                "gradient: 'reversed' needs steps that run back, which an absorbing wall does not; use 'recomputed'."
-            )
-        medium = self._medium(sound_speed, density, mask)
-        dtype = medium[0].dtype
-        fields = [
-            None if x is None else self._field(x, name).astype(dtype)
-            for x, name in ((initial, "initial"), (initial_rate, "initial_rate"))
-        ]
-        if state is not None:
-            if any(x is not None for x in fields):
-                raise ValueError("state: expected it alone, got initial values too; leave them out.")
-            state = self._check_state(state, dtype, velocities)
-        if velocities:
-            self._check_velocities(every, gradient)
-        fields.append(self._check_velocity(initial_velocity, velocities, dtype))
+        medium, initials = (sound_speed, density, mask), (initial, initial_rate, initial_velocity)
         driven = (sources, traces, receivers)
-        return _run(self, medium, tuple(fields), state, driven, num_steps, every, gradient, velocities)
+        return _run(self, *self._checked(medium, initials, state, driven, num_steps, every, gradient, velocities))
 
     def energy(self, state: WaveState, sound_speed: Any, density: Any = None, mask: Any = None) -> Float[Array, ""]:
         """What leapfrog keeps between two time levels: |u_t|^2 / (2 K) and the form of the fluxes, over the box.
@@ -303,9 +283,39 @@ class WaveEquation(eqx.Module):
         absorbing walls, for `time_order=2`.
         """
         medium = self._medium(sound_speed, density, mask)
-        return self._scheme(medium).energy(self._check_state(state, medium[0].dtype))
+        like = self._like(self._layout.shape, False)
+        return self._scheme(medium, self._layout).energy(self._check_state(state, medium[0].dtype, like))
 
     # ---- checks
+
+    def _checked(
+        self, medium: Any, initials: Any, state: Any, driven: Any, num_steps: Any, every: Any, gradient: str,
+        velocities: Any, like: WaveState | None = None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """What `run` was given, as its program takes it; `like`: shapes of a state."""
+        num_steps, velocities = count(num_steps, "num_steps"), flag(velocities, "velocities")
+        every = None if every is None else count(every, "every", most=num_steps)
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient: expected one of {GRADIENTS}, got {gradient!r}; use one of these.")
+        if gradient == "reversed" and self.absorbs:
+            raise ValueError(
+                "gradient: 'reversed' needs steps that run back, which an absorbing wall does not; use 'recomputed'."
+            )
+        medium = self._medium(*medium)
+        dtype = medium[0].dtype
+        fields = [
+            None if x is None else self._field(x, name).astype(dtype)
+            for x, name in zip(initials, ("initial", "initial_rate"), strict=False)
+        ]
+        if state is not None:
+            if any(x is not None for x in fields):
+                raise ValueError("state: expected it alone, got initial values too; leave them out.")
+            like = self._like(self._layout.shape, velocities) if like is None else like
+            state = self._check_state(state, dtype, like)
+        if velocities:
+            self._check_velocities(every, gradient)
+        fields.append(self._check_velocity(initials[2], velocities, dtype))
+        return medium, tuple(fields), state, driven, num_steps, every, gradient, velocities
 
     def _medium(self, sound_speed: Any, density: Any, mask: Any) -> tuple[Array, Array | None, Array | None]:
         """Speed, density and mask on the grid, each there if and only if the equation says so."""
@@ -368,25 +378,32 @@ class WaveEquation(eqx.Module):
             raise ValueError(f"initial_velocity: expected shape {shape}, got {v.shape}; put the components first.")
         return v
 
-    def _check_state(self, state: Any, dtype: Any, velocities: bool = False) -> WaveState:
-        shape, memory = self._layout.shape, tuple(s.memory(self._layout.shape, dtype) for s in self._slabs)
+    def _like(self, shape: tuple[int, ...], velocities: bool) -> WaveState:
+        """The shapes of a state whose fields have this one."""
+        memory = jax.eval_shape(lambda: tuple(slabs.memory(shape, float) for slabs in self._slabs(self._layout)))
+        field: Any = jax.ShapeDtypeStruct(shape, float)
+        return WaveState(field, field, memory, field if velocities else None)
+
+    def _check_state(self, state: Any, dtype: Any, like: WaveState) -> WaveState:
+        velocities = like.impulse is not None
         if isinstance(state, WaveState) and state.impulse is not None and not velocities:
             state = state._replace(impulse=None)
-        wanted = [shape, shape, *map(jnp.shape, jax.tree.leaves(memory)), *[shape] * velocities]
-        if not isinstance(state, WaveState) or [*map(jnp.shape, jax.tree.leaves(state))] != wanted:
+        shapes = lambda tree: [*map(jnp.shape, jax.tree.leaves(tree))]
+        if not isinstance(state, WaveState) or shapes(state) != shapes(like):
             raise ValueError(
-                f"state: expected that of a run of such an equation, two fields of shape {shape} and what its layers "
-                f"remember{', with velocities' * velocities}, got {type(state).__name__}; take `state` of what `run` "
-                "returned."
+                f"state: expected that of a run of such an equation, two fields of shape {like.current.shape} and what "
+                f"its layers remember{', with velocities' * velocities}, got {type(state).__name__}; take `state` of "
+                "what `run` returned."
             )
         return jax.tree.map(lambda x: jnp.asarray(x, dtype), state)
 
-    def _scheme(self, medium: tuple[Array, Array | None, Array | None]) -> Scheme:
+    def _scheme(self, medium: tuple[Array, Array | None, Array | None], layout: AbstractLayout) -> Scheme:
         """The medium with its layers, as a step needs it; NaN where a traced value is out of range."""
-        layout, (c, rho, mask) = self._layout, medium
+        c, rho, mask = medium
         wrong = ~(jnp.isfinite(c) & (c > 0) & (c <= self.max_sound_speed * (1 + 1e-6)))
         wrong = wrong if rho is None else wrong | ~(jnp.isfinite(rho) & (rho > 0))
-        stiffness = layout.widen((self.dt * jnp.where(jnp.any(wrong), jnp.nan, c)) ** 2 * (1 if rho is None else rho))
+        c = jnp.where(layout.summed(jnp.sum(wrong)) > 0, jnp.nan, c)
+        stiffness = layout.widen((self.dt * c) ** 2 * (1 if rho is None else rho))
         lightness = opened = None
         if rho is not None:
             lightness = tuple(2 / (low + high) for low, high in faces_of(layout.widen(rho), layout))
@@ -395,20 +412,26 @@ class WaveEquation(eqx.Module):
         elif mask is not None:
             opened = tuple(low * high for low, high in faces_of(layout.widen(mask), layout))
         order, time_order, compact = self.order, self.time_order, self.compact
-        return Scheme(stiffness, lightness, opened, layout, order, time_order, compact, self._slabs)
+        return Scheme(stiffness, lightness, opened, layout, order, time_order, compact, self._slabs(layout))
 
-    @property
-    def _slabs(self) -> tuple[Slabs, ...]:
+    def _slabs(self, layout: AbstractLayout) -> tuple[Slabs, ...]:
         slabs = []
-        for d, (ends, axis, h) in enumerate(zip(self.walls, self._layout.axes, self.grid.spacing, strict=True)):
+        for d, (ends, axis, h) in enumerate(zip(self.walls, layout.axes, layout.grid.spacing, strict=True)):
             which = tuple(i for i, end in enumerate(ends) if end == "absorbing")
             if which:
                 assert self.layer is not None
                 assert isinstance(self.order, int)
-                slabs.append(
-                    Slabs.of(d, axis, which, self.layer, speed=self.max_sound_speed, order=self.order, h=h, dt=self.dt)
-                )
+                of = functools.partial(Slabs.of, d, axis, which, self.layer, speed=self.max_sound_speed)
+                slabs.append(of(order=self.order, h=h, dt=self.dt, mesh_axis=layout.mesh_axes[d]))
         return tuple(slabs)
+
+    def _go(
+        self, scheme: Scheme, initial: Any, state: Any, driven: Any, num_steps: int, every: int | None, gradient: str,
+        velocities: bool,
+    ) -> WaveRun:  # fmt: skip
+        u, rate, v = initial
+        initial, dt = (u, None if rate is None else self.dt * rate, v), self.dt if velocities else None
+        return run(scheme, self.walls, initial, state, driven, num_steps, every, gradient, dt)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))  # one program for all runs of a kind
@@ -416,9 +439,9 @@ def _run(
     equation: WaveEquation, medium: Any, initial: Any, state: Any, driven: Any, num_steps: int, every: int | None,
     gradient: str, velocities: bool,
 ) -> WaveRun:  # fmt: skip
-    u, rate, v = initial
-    initial, dt = (u, None if rate is None else equation.dt * rate, v), equation.dt if velocities else None
-    return run(equation._scheme(medium), equation.walls, initial, state, driven, num_steps, every, gradient, dt)
+    return equation._go(
+        equation._scheme(medium, equation._layout), initial, state, driven, num_steps, every, gradient, velocities
+    )
 
 
 def _check_walls(ends: Any) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import abc
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from neuralops import transforms
 from neuralops.grid import Grid, interpolation
 from neuralops.transforms import Axis
 
-__all__ = ["Layout", "Placement", "Profiles"]
+__all__ = ["AbstractLayout", "Layout", "Placement", "Profiles"]
 
 
 class Placement(NamedTuple):
@@ -49,14 +51,14 @@ class Profiles(NamedTuple):
         return Profiles(self.profiles * stiffness)
 
 
-class Layout(NamedTuple):
-    """The grid and, per axis and end, the points of the layer outside it. Static, no arrays.
+@dataclasses.dataclass(frozen=True)
+class AbstractLayout(abc.ABC):
+    """Where the points of a field lie. Static, no arrays.
 
-    *Narrow* is a field on the grid, *wide* one with the layers.
+    *Narrow* is a field on the grid, *wide* one with the layers outside it, as a step takes it.
     """
 
     grid: Grid
-    layer_points: tuple[tuple[int, int], ...]
     axes: tuple[Axis, ...]  # the wide ones
 
     @property
@@ -64,12 +66,59 @@ class Layout(NamedTuple):
         """Of a wide field."""
         return tuple(axis.num_points for axis in self.axes)
 
+    @property
+    def mesh_axes(self) -> tuple[str | None, ...]:
+        """By which each axis is divided over devices."""
+        return (None,) * self.grid.ndim
+
+    @property
+    @abc.abstractmethod
+    def narrow_shape(self) -> tuple[int, ...]:
+        """Of a narrow field."""
+
+    @abc.abstractmethod
     def widen(self, medium: Float[Array, "*grid"]) -> Float[Array, "*wide"]:
         """A medium, continued into the layers by its values at the walls."""
+
+    @abc.abstractmethod
+    def surrounded(self, u: Float[Array, "*grid"]) -> Float[Array, "*wide"]:
+        """A field, zero in the layers."""
+
+    @abc.abstractmethod
+    def narrow(self, u: Float[Array, "*wide"]) -> Float[Array, "*grid"]:
+        """What of a field lies on the grid."""
+
+    @abc.abstractmethod
+    def volumes(self) -> Any:
+        """Quadrature weights, `(*wide,)`."""
+
+    @abc.abstractmethod
+    def place(self, points: Float[Array, "ndim points"], order: int, *, spread: bool) -> Placement:
+        """The polynomials of degree `order` around points of the box, to read there, or to spread from there."""
+
+    def joined(self, u: Float[Array, "*wide"]) -> Float[Array, "*wide"]:
+        """A field that knows what its neighbours on other devices hold next to it."""
+        return u
+
+    def summed(self, x: Array) -> Array:
+        """Over the devices."""
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout(AbstractLayout):
+    """The whole grid and, per axis and end, the points of the layer outside it."""
+
+    layer_points: tuple[tuple[int, int], ...]
+
+    @property
+    def narrow_shape(self) -> tuple[int, ...]:
+        return self.grid.shape
+
+    def widen(self, medium: Float[Array, "*grid"]) -> Float[Array, "*wide"]:
         return jnp.pad(medium, self.layer_points, mode="edge")
 
     def surrounded(self, u: Float[Array, "*grid"]) -> Float[Array, "*wide"]:
-        """A field, zero in the layers."""
         return jnp.pad(u, self.layer_points)
 
     def narrow(self, u: Float[Array, "*wide"]) -> Float[Array, "*grid"]:
@@ -77,14 +126,17 @@ class Layout(NamedTuple):
         return lax.slice(u, starts, [s + n for s, n in zip(starts, self.grid.shape, strict=True)])
 
     def volumes(self) -> Float[np.ndarray, "*wide"]:
-        """Quadrature weights, as float64 NumPy."""
+        """As float64 NumPy."""
         total = np.ones(())
         for axis, h in zip(self.axes, self.grid.spacing, strict=True):
             total = np.multiply.outer(total, h * transforms.relative_weights(axis))
         return total
 
-    def place(self, points: Float[Array, "ndim points"], order: int) -> Placement:
-        """The polynomials of degree `order` around points of the box."""
+    @property
+    def first(self) -> list[float]:
+        """The coordinates of the first wide point."""
         h = self.grid.spacing
-        first = [self.grid.points(a)[0] - low * h[a] for a, (low, _) in enumerate(self.layer_points)]
-        return Placement(*interpolation(points, self.axes, first, h, order))
+        return [float(self.grid.points(a)[0] - low * h[a]) for a, (low, _) in enumerate(self.layer_points)]
+
+    def place(self, points: Float[Array, "ndim points"], order: int, *, spread: bool) -> Placement:
+        return Placement(*interpolation(points, self.axes, self.first, self.grid.spacing, order))

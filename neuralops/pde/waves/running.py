@@ -54,19 +54,20 @@ def run(
     drive = drive._replace(known=prescribed(traces, walls, layout, order, num_steps, dtype))
     heard = None
     if receivers is not None:
-        heard = placed(jnp.asarray(receivers).astype(dtype), layout, order, "receivers")
+        heard = placed(jnp.asarray(receivers).astype(dtype), layout, order, "receivers", spread=False)
     at_start = initial[2]
     if state is not None:
         now = state
     else:
         u, rate = (jnp.zeros(layout.shape, dtype) if x is None else layout.surrounded(x) for x in initial[:2])
         if at_start is not None and dt is not None:
-            rate = rate + scheme.compression(jax.vmap(layout.surrounded)(at_start)) / dt
+            rate = layout.joined(rate + scheme.compression(jax.vmap(layout.surrounded)(at_start)) / dt)
         now = scheme.start(u, rate, jax.tree.map(lambda x: x[0], drive), emitters)
         now = now if dt is None else now._replace(impulse=jnp.zeros_like(u))
 
     def step(parameters: Any, state: WaveState, drive: Drive) -> tuple[WaveState, Any]:
         scheme, emitters, heard = parameters
+        state = state._replace(current=layout.joined(state.current))
         output = None if heard is None else heard.read(state.current)
         return scheme.advance(state, drive, emitters), output
 
@@ -76,7 +77,7 @@ def run(
     def keep(state: WaveState) -> tuple[Array, Array | None]:
         if dt is None:
             return layout.narrow(state.current), None
-        moved = dt * jax.vmap(layout.narrow)(scheme.velocity(state.impulse))
+        moved = dt * jax.vmap(layout.narrow)(scheme.velocity(layout.joined(state.impulse)))
         return layout.narrow(state.current), moved if at_start is None else at_start + moved
 
     frames: Any = None
@@ -100,5 +101,5 @@ def run(
             now, last = stretch(now, rest, num_steps - whole * every)
             records = None if records is None else jnp.concatenate([records, last])
     if heard is not None:
-        records = jnp.concatenate([records, heard.read(now.current)[None]]).T
+        records = layout.summed(jnp.concatenate([records, heard.read(now.current)[None]]).T)
     return WaveRun(layout.narrow(now.current), frames, records, now, velocities)

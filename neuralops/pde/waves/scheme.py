@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from neuralops.pde.waves.absorbing import Slabs, absorb
 from neuralops.pde.waves.driving import Drive
-from neuralops.pde.waves.layout import Layout, Placement, Profiles
+from neuralops.pde.waves.layout import AbstractLayout, Placement, Profiles
 from neuralops.pde.waves.stencils import difference, dual, halfway, second_difference, taps
 from neuralops.transforms import Axis
 
@@ -39,7 +39,7 @@ class Scheme(eqx.Module):
     stiffness: Float[Array, "*wide"]  # K dt^2
     lightness: tuple[Array, ...] | None  # 1/rho at the faces of each axis; None for 1
     opened: tuple[Array, ...] | None  # faces that no rigid obstacle closes; None for all
-    layout: Layout = eqx.field(static=True)
+    layout: AbstractLayout = eqx.field(static=True)
     order: int | str = eqx.field(static=True)
     time_order: int = eqx.field(static=True)
     compact: bool = eqx.field(static=True)  # second derivatives at once
@@ -143,7 +143,7 @@ class Scheme(eqx.Module):
         return total
 
 
-def faces_of(medium: Array, layout: Layout) -> tuple[tuple[Array, Array], ...]:
+def faces_of(medium: Array, layout: AbstractLayout) -> tuple[tuple[Array, Array], ...]:
     """Per axis the values on both sides of each point of the dual axis; at a wall the one value twice."""
     return tuple(_beside(medium, dim, axis) for dim, axis in enumerate(layout.axes))
 

@@ -7,7 +7,7 @@ a `Diffusion`; inner products are summed over the mesh, and coarse multigrid lev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -27,7 +27,7 @@ from neuralops.solvers.algebra.null_space import Constants
 from neuralops.solvers.elliptic.stencil import after, cut, outflow, own_block, sides
 from neuralops.solvers.elliptic.volumes import Widths, relative_volumes
 
-__all__ = ["BlockDiffusion", "solve"]
+__all__ = ["BlockDiffusion", "divided", "on_blocks", "solve"]
 
 Placement = tuple[tuple[str, int] | None, ...]
 
@@ -163,18 +163,15 @@ def solve(
         return solve_here(block, b, made, x0=x0)
 
     out = Solution(field, P(), P(), P(), P(), P(), P())  # type: ignore[arg-type]
-    run = jax.shard_map(
-        on_block, mesh=mesh, in_specs=(low_specs, last_specs, field, field), out_specs=out, check_vma=False
-    )
-    given, specs = (lows, lasts, b, x0), (low_specs, last_specs, field, field)
+    return on_blocks(on_block, mesh, (lows, lasts, b, x0), (low_specs, last_specs, field, field), out)
+
+
+def on_blocks(f: Callable[..., Any], mesh: Mesh, given: tuple[Any, ...], specs: tuple[Any, ...], out: Any) -> Any:
+    """`f` on each device's blocks of what is given; `specs` and `out` say how that and the result are divided."""
     if jax.sharding.AxisType.Explicit in mesh.axis_types:  # such a mesh wants its arrays divided beforehand
-        given = jax.tree.map(lambda u, spec: jax.reshard(u, NamedSharding(mesh, spec)), given, _like(specs, given))
-    return run(*given)
-
-
-def _like(specs: Any, given: Any) -> Any:
-    """Specs for the arrays that are there."""
-    return jax.tree.map(lambda _, spec: spec, given, (*specs[:3], None if given[3] is None else specs[3]))
+        placed = lambda spec, tree: jax.tree.map(lambda u: jax.reshard(u, NamedSharding(mesh, spec)), tree)
+        given = jax.tree.map(placed, specs, given, is_leaf=lambda spec: isinstance(spec, P))
+    return jax.shard_map(f, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(*given)
 
 
 def _is_recipe(method: Any) -> bool:
@@ -193,13 +190,22 @@ def _own_faces(low: Array, last: Array, axis: int, place: tuple[str, int] | None
 def _placement(A: Any, mesh: Mesh, axes: Sequence[str | None]) -> Placement:
     if not isinstance(A, Diffusion):
         raise ValueError(f"A: expected a Diffusion, got {type(A).__name__}; other operators exchange their own layers.")
-    if len(axes) != A.grid.ndim or any(name is not None and name not in mesh.axis_names for name in axes):
+    return divided(A.grid.shape, mesh, axes)
+
+
+def divided(shape: Sequence[int], mesh: Mesh, axes: Sequence[str | None]) -> Placement:
+    """Per axis of a grid the mesh axis that divides it, and into how many parts.
+
+    **Raises:** `ValueError` where the axes are not those of the mesh or the points do not divide.
+    """
+    names = [name for name in axes if name is not None]
+    if len(axes) != len(shape) or any(name not in mesh.axis_names for name in names) or len(set(names)) < len(names):
         raise ValueError(
-            f"axes: expected {A.grid.ndim} names among {mesh.axis_names} or None, got {axes!r}; name the mesh axis "
+            f"axes: expected {len(shape)} names among {mesh.axis_names} or None, got {axes!r}; name the mesh axis "
             "that divides each axis of the grid."
         )
     placement = tuple(None if name is None else (name, int(mesh.shape[name])) for name in axes)
-    for a, (n, place) in enumerate(zip(A.grid.shape, placement, strict=True)):
+    for a, (n, place) in enumerate(zip(shape, placement, strict=True)):
         if place and n % place[1]:
             raise ValueError(
                 f"axes: expected a number of points divisible by the {place[1]} devices of {place[0]!r} on axis {a}, "
