@@ -65,7 +65,7 @@ class Pairs:
             fits = isinstance(frame, int) and not isinstance(frame, bool) and -steps <= frame < steps
             if not (known or (fits and (isinstance(item, int) or item[0] in self.names))):
                 raise ValueError(
-                    f"{argument}: expected frames -{steps} to {steps - 1}, fields of a frame as (name, frame) with names"
+                    f"{argument}: expected frames -{steps} to {steps - 1}, fields of a frame as (name, frame), names"
                     f" among {list(self.names)}, or extras among {sorted(extras)}, got {item!r}; name what is there."
                 )
         if not items:

@@ -40,7 +40,7 @@ class Placement(NamedTuple):
 class Profiles(NamedTuple):
     """Fields that sources are spread over, in place of points."""
 
-    profiles: Float[Array, "_ *wide"]  # one for each source
+    profiles: Array  # (sources, *wide)
 
     def spread(self, u: Float[Array, "*wide"], values: Float[Array, " sources"]) -> Float[Array, "*wide"]:
         """The field with each profile added so many times."""
