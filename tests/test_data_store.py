@@ -20,7 +20,7 @@ import pytest
 from neuralops import data
 from neuralops.data.files import layout, shards, store
 from neuralops.grid import Grid
-from neuralops.pde import Darcy, Poisson
+from neuralops.pde import Darcy, Poisson, Wave, waves
 
 MODES = 3
 
@@ -293,7 +293,19 @@ def test_two_runs_do_not_mix(tmp_path):
     data.generate(Sines(), path=tmp_path / "l.h5", **QUIET)
 
 
-def drive(folder, kills, seed):
+KILLED = {
+    "sines": lambda: (Sines(), {}),
+    "waves": lambda: (
+        Wave(
+            (24,), walls="neumann", medium=waves.Layered(density=(1.0, 2.0)), initial=waves.Rings(width=0.2),
+            final_time=0.3, num_times=4, velocities=True, receivers=((0.5,),),
+        ),
+        {"trajectories": ("pressure", "velocity_x")},
+    ),
+}  # fmt: skip
+
+
+def drive(folder, kills, seed, kind):
     """Runs in a process of its own that has imported everything and started nothing, so that its forks are quick.
 
     Kills `generate` at random moments, prints what lay in the parts after each kill, then lets it finish.
@@ -304,7 +316,8 @@ def drive(folder, kills, seed):
     def start(target):
         pid = os.fork()
         if pid == 0:
-            data.generate(Sines(), key=1, num_samples=240, path=target, shard_size=4, progress=False)
+            problem, options = KILLED[kind]()
+            data.generate(problem, key=1, num_samples=240, path=target, shard_size=4, progress=False, **options)
             os._exit(0)
         return pid
 
@@ -342,10 +355,13 @@ def drive(folder, kills, seed):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_runs_lose_nothing_finished(tmp_path, kills):
+@pytest.mark.parametrize(
+    ("kills", "kind"),
+    [(2, "sines"), *(pytest.param(10, kind, marks=pytest.mark.slow) for kind in KILLED)],
+)
+def test_killed_runs_lose_nothing_finished(tmp_path, kills, kind):
     code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]}; "
-    code += f"import test_data_store as t; t.drive({str(tmp_path)!r}, kills={kills}, seed={os.getpid()})"
+    code += f"import test_data_store as t; t.drive({str(tmp_path)!r}, kills={kills}, seed={os.getpid()}, kind={kind!r})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     rounds = json.loads(run.stdout.splitlines()[-1])

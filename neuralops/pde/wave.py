@@ -67,7 +67,8 @@ class Wave(Problem):
     - `final_time`, `num_times`: as above, the first and the last time included.
     - `order`, `time_order`, `cfl`: as in `WaveEquation`; the step divides the time between two frames.
     - `rigid_above`: a density from which on a cell is an obstacle, without flux through its faces and without pressure
-      in it, such as the walls of `waves.Maze()`; `None` for none.
+      in it, such as the walls of `waves.Maze()`; `None` for none. What the first channel says inside of one does not
+      count. Solutions with `refine` above 1 are then means over the cells.
     - `layer`: what absorbs; by default it is made for waves as long as a third of the shortest side, with an echo of
       1e-3.
     - `refine`: cells of the solver along a side of one of the grid.
@@ -241,8 +242,6 @@ class Wave(Problem):
     def sample(self, key: Array) -> Float[Array, " channels *grid"]:
         field, medium = jax.random.split(key)
         a, drawn = self.initial.sample(field, self.grid), self.medium.sample(medium, self.grid)
-        if self.rigid_above is not None:
-            a = jnp.where(drawn[1] < self.rigid_above, a, 0)
         return jnp.concatenate([a, drawn[: 1 + self._dense].astype(a.dtype)])
 
     def solve(self, a: Float[Array, " channels *grid"]) -> Float[Array, " channels_out *grid"]:
@@ -299,7 +298,12 @@ class Wave(Problem):
         )
         frames = run.frames[:, None]
         frames = jnp.concatenate([frames, run.velocities], axis=1) if self.velocities else frames
-        frames = resample(frames.reshape(-1, *fine.shape), fine, coarse)
+        frames = frames.reshape(-1, *fine.shape)
+        if mask is None:
+            frames = resample(frames, fine, coarse)
+        else:  # jumps at the obstacles
+            cells = [size for n in coarse.shape for size in (n, refine)]
+            frames = frames.reshape(-1, *cells).mean(axis=tuple(range(2, 2 * coarse.ndim + 1, 2)))
         records = None if run.records is None else run.records[:, :: between // self.records_per_frame]
         return frames, records
 
