@@ -109,8 +109,8 @@ def windows(
 
     **Returns:** a source that `fit` and `evaluate` read window by window; `load()` gives `Samples`.
 
-    **Raises:** `ValueError` when there are fewer frames than one window needs, the rank is wrong, or what should stay the
-    same in time does not.
+    **Raises:** `ValueError` when there are fewer frames than one window needs, the rank is wrong, or what should stay
+    the same in time does not.
     """
     sizes = {"history": history, "horizon": horizon, "stride": stride}
     history, horizon, stride = (count(value, name) for name, value in sizes.items())

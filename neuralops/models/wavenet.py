@@ -70,9 +70,9 @@ class WaveNet(AbstractOperator):
 
         v_0 = P a,    v_{l+1} = v_l + (K_{d_m} s ... K_{d_1} s)(v_l),    u = Q s(v_L).
 
-    Every axis is treated alike, as in images: a field (x, y, t) is three axes. A point of the output sees `reach` points
-    before and behind it on each axis and no others; it should cover the way that waves travel in the block. What is the
-    same at all times, such as a medium or the first frame, is given as channels copied along time, and then
+    Every axis is treated alike, as in images: a field (x, y, t) has three axes. A point of the output sees `reach`
+    points before and behind it on each axis and no others; they should cover the way that waves travel in the block.
+    What is the same at all times, such as a medium or the first frame, is given as channels copied along time, and then
     `positional_embedding="grid"` tells the network which time it is.
 
     **Arguments:**
