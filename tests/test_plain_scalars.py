@@ -166,8 +166,8 @@ CASES = [
     ),
     # surrogates of waves and what long rollouts need
     (
-        lambda **o: no.WaveNet(**{**TWO, "hidden_channels": 2, "n_layers": 1, "ndim": 1, **o}, key=KEY),
-        {"in_channels": 1, "out_channels": 1, "hidden_channels": 3, "kernel_size": 5, "n_layers": 2, "ndim": 2},
+        lambda **o: no.WaveNet(**{**TWO, "hidden_channels": 2, "n_layers": 1, "ndim": 2, **o}, key=KEY),
+        {"in_channels": 1, "out_channels": 1, "hidden_channels": 3, "kernel_size": 5, "n_layers": 2, "ndim": 1},
     ),
     (
         lambda **o: no.WaveNet(2, 2, 2, n_layers=1, ndim=1, **o, key=KEY),

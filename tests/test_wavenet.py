@@ -152,7 +152,7 @@ def test_it_learns_the_block_that_a_wave_fills():
 
     def blocks(num):
         k = np.arange(1, 3)[:, None, None]
-        a, b = RNG.normal(size=(2, num, 2, 1, 1))
+        a, b = np.random.default_rng(num).normal(size=(2, num, 2, 1, 1))
         f = lambda s: np.sum(a * np.cos(np.pi * k * s / 6) + b * np.sin(np.pi * k * s / 6), 1)
         pair = np.stack([f(x + 0 * t), (f(x - t) + f(x + t)) / 2]).astype(np.float32)
         return pair[0][:, None], pair[1][:, None]
