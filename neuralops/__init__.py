@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from neuralops.models import MultiONet as MultiONet
     from neuralops.models import Patched as Patched
     from neuralops.models import Transolver as Transolver
+    from neuralops.models import WaveNet as WaveNet
     from neuralops.operator import AbstractOperator as AbstractOperator
     from neuralops.operator import Operator as Operator
     from neuralops.operator import as_operator as as_operator
@@ -59,7 +60,9 @@ if TYPE_CHECKING:
     from neuralops.training import losses as losses
     from neuralops.training import metrics as metrics
     from neuralops.training import schedules as schedules
+    from neuralops.wrappers import Residual as Residual
     from neuralops.wrappers import Rollout as Rollout
+    from neuralops.wrappers import Truncated as Truncated
     from neuralops.wrappers import at as at
     from neuralops.wrappers import rollout as rollout
 
@@ -70,10 +73,10 @@ _NAMES = {
     "checkpoint": "load save",
     "grid": "Grid resample",
     "models": "ConvDenoiser DGNO DeepONet DirectionNet FNO GeoOperator GradientStep LPN LSM LatentUNet MgNO MultiONet "
-    "MultigridDirection Patched Transolver",
+    "MultigridDirection Patched Transolver WaveNet",
     "operator": "AbstractOperator Operator as_operator as_pair",
     "solvers": "CG DeepConjugateDirection Diffusion FastPoisson FlexibleCG Inverse Multigrid Refinement Solution solve",
-    "wrappers": "Rollout at rollout",
+    "wrappers": "Residual Rollout Truncated at rollout",
     "training": "DivergedError History evaluate fit",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

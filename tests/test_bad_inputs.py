@@ -73,6 +73,10 @@ def geo(body=None, **changes):
     return no.GeoOperator(no.LatentUNet(2, **LATENT, key=key) if body is None else body, **options, key=key)
 
 
+def wavenet(**changes):
+    return no.WaveNet(**{"in_channels": 1, "out_channels": 1, "hidden_channels": 2, "ndim": 2, **changes}, key=key)
+
+
 def transolver(**changes):
     options = {"hidden_channels": 4, "n_layers": 1, "n_heads": 2, "n_slices": 2, **changes}
     return no.Transolver(1, 1, **options, key=key)
@@ -180,6 +184,41 @@ CASES = {
     "kernel wider than the field": lambda p: separable(padding="valid", dilation=4)(U),
     "kernel without channels": lambda p: SeparableConv.from_dense_kernel(np.ones((3, 3)), 1),
     "no starts": lambda p: SeparableConv.from_dense_kernel(np.ones((3, 3, 1, 1)), 1, num_starts=0),
+    "even kernels": lambda p: wavenet(kernel_size=4),
+    "kernels of three axes over two": lambda p: wavenet(kernel_size=(3, 3, 3)),
+    "no dilations in a block": lambda p: wavenet(dilations=()),
+    "one dilation as a number": lambda p: wavenet(dilations=2),
+    "dilation of zero points": lambda p: wavenet(dilations=(1, (1, 0))),
+    "four axes": lambda p: wavenet(ndim=4),
+    "unknown end of a block": lambda p: wavenet(boundary="open"),
+    "unknown centring of a block": lambda p: wavenet(centering="face"),
+    "time that comes round": lambda p: wavenet(causal=True, boundary="periodic"),
+    "moments of the future": lambda p: wavenet(causal=True, norm="instance_norm"),
+    "unknown norm of a block": lambda p: wavenet(norm="layer_norm"),
+    "unknown embedding of a block": lambda p: wavenet(positional_embedding="time"),
+    "unknown activation of a block": lambda p: wavenet(activation="swish"),
+    "blocks of rank zero": lambda p: wavenet(compress=("kernel", 0)),
+    "block of one axis": lambda p: wavenet()(jnp.ones((1, 8))),
+    "parabola through frames": lambda p: no.Residual(jnp.sin, order=2),
+    "expansion": lambda p: no.Residual(jnp.sin, contraction=1.1),
+    "contraction to nothing": lambda p: no.Residual(jnp.sin, contraction=0.0),
+    "contraction by a word": lambda p: no.Residual(jnp.sin, contraction="slow"),
+    "contractions": lambda p: no.Residual(jnp.sin, contraction=np.full(2, 0.5)),
+    "frames of no channels": lambda p: no.Residual(jnp.sin, frame_channels=0),
+    "line through one frame": lambda p: no.Residual(jnp.sin, order=1)(U),
+    "half a frame of change": lambda p: no.Residual(jnp.sin, frame_channels=2)(U),
+    "change on another grid": lambda p: no.Residual(lambda u: u[:, ::2])(U),
+    "step of no operator": lambda p: no.Residual(3),
+    "truncation to no modes": lambda p: no.Truncated(jnp.sin, (4, 0)),
+    "truncation in four dimensions": lambda p: no.Truncated(jnp.sin, (4, 4, 4, 4)),
+    "truncation in an unknown basis": lambda p: no.Truncated(jnp.sin, (4, 4), boundary="zero"),
+    "truncation at unknown places": lambda p: no.Truncated(jnp.sin, (4, 4), centering="face"),
+    "truncation on a line": lambda p: no.Truncated(jnp.sin, 4)(U),
+    "states of constants alone": lambda p: no.rollout(jnp.sin, U, 2, constants=1),
+    "negative constants": lambda p: no.Rollout(jnp.sin, 2, constants=-1),
+    "constants in a loss": lambda p: no.losses.rollout(2, no.losses.mse, constants=0.5),
+    "energy that is a number": lambda p: no.metrics.energy_drift(3, 1.0),
+    "energy of more frames than there are": lambda p: no.metrics.energy_drift(3, frames=4),
     "no hidden channels": lambda p: ChannelMLP(1, 1, 0, key=key),
     "no gate channels": lambda p: SoftGate(0),
     "batched field": lambda p: fno()(jnp.ones((5, 1, 8, 8))),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from neuralops import losses, metrics
-from neuralops.data import Normalized, Normalizer
+from neuralops.data import Normalized, Normalizer, Samples
 from neuralops.grid import Grid
+from neuralops.training import evaluate
 
 RNG = np.random.default_rng(0)
 P, T = RNG.normal(size=(2, 6, 5)).astype(np.float32)
@@ -74,6 +75,41 @@ def test_valid_time(errors, steps):
     assert float(time(guess, truth)) == 0.5 * steps
     mask = np.arange(4) < 2
     assert float(time(np.where(mask, guess, 9), truth, mask=mask)) == 0.5 * steps
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_the_drift_of_an_energy(size):
+    truth = np.array([1.0, 2.0, 0.0, 0.0])[:, None, None] * RNG.normal(size=(4, 2, 5))
+    factors = np.array([1.1, 0.5, 0.0, 1.0])
+    guess = factors[:, None, None] * truth + np.array([0, 0, 0, 1.0])[:, None, None]
+    flat = [(size * u).reshape(8, 5).astype(np.float32) for u in (guess, truth)]
+    drift = metrics.energy_drift(4)(*flat)
+    np.testing.assert_allclose(drift, [1.1**2 - 1, 0.5**2 - 1, 0, np.inf], rtol=1e-5)
+    assert metrics.energy_drift(4) == metrics.energy_drift(4) != metrics.energy_drift(2)
+
+
+def test_the_drift_of_an_energy_of_two_frames():
+    """Oscillators u = a cos(t): kinetic energy from the two frames, potential energy from their mean."""
+    t, dt = 0.01 * np.arange(50), 0.01
+    truth, guess = (a[:, None] * np.cos(t)[:, None, None] for a in (np.ones(3), np.exp(-0.1 * np.ones(3))))
+
+    def energy(frames):
+        before, now = frames
+        return jnp.sum(((now - before) / dt) ** 2 + ((now + before) / 2) ** 2)
+
+    with jax.enable_x64(True):
+        flat = [u.reshape(50, 3) for u in (guess, truth)]
+        drift = metrics.energy_drift(50, energy, frames=2)(*flat)
+    assert drift.shape == (49,)
+    np.testing.assert_allclose(drift, np.exp(-0.2) - 1, rtol=1e-9)
+
+
+def test_masked_points_have_no_energy():
+    mask = np.arange(5) < 3
+    u = RNG.normal(size=(2, 4, 5)).astype(np.float32)
+    data = Samples(np.where(mask, u, np.nan), np.where(mask, 2 * u, np.nan), mask=mask)
+    drift = evaluate(lambda u: 4 * u, data, metrics={"drift": metrics.energy_drift(2)})["drift"]
+    np.testing.assert_allclose(drift, np.full((2, 2), 3.0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("words", ["num_steps", "threshold", "dt", "metric"])

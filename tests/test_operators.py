@@ -260,7 +260,18 @@ EXAMPLES = {
         ),
     ],
     "PointEncoder": [(lambda: no.at(PointEncoder(2, 4, (6, 5), key=key), coords=CLOUD), (2, 5))],
-    "Rollout": [(lambda: no.Rollout(Linear(2, 2, key=key), 3, recompute=True), (2, 5))],
+    "Residual": [
+        (lambda: no.Residual(Linear(3, 1, key=key), order=1, contraction=0.9), (3, 5)),
+        (lambda: no.Residual(Linear(2, 4, key=key), frame_channels=2), (2, 5)),
+    ],
+    "Rollout": [
+        (lambda: no.Rollout(Linear(2, 2, key=key), 3, recompute=True), (2, 5)),
+        (lambda: no.Rollout(Linear(3, 1, key=key), 3, constants=1), (3, 5)),
+    ],
+    "Truncated": [
+        (lambda: no.Truncated(Linear(1, 2, key=key), 4), (1, 9)),
+        (lambda: no.Truncated(Linear(1, 1, key=key), (3, 2, 2), boundary=WALLS, centering="cell"), (1, 6, 5, 4)),
+    ],
     "Normalized": [(lambda: Normalized(Linear(1, 1, key=key), Normalizer((1.0,), (2.0,), 1), None), (1, 5))],
     "Scaled": [(lambda: Scaled(no.FastPoisson(BOX), jnp.asarray(COEFFICIENT) ** -0.5), (1, 6, 7))],
     "SeparableConv": [
@@ -377,6 +388,28 @@ EXAMPLES = {
             ),
             (1, 5, 4),
         ),
+    ],
+    "WaveNet": [
+        (lambda: no.WaveNet(2, 1, 3, n_layers=1, dilations=(1, 2), key=key), (2, 5, 6, 4)),
+        (
+            lambda: no.WaveNet(
+                1,
+                2,
+                4,
+                kernel_size=(3, 2),
+                n_layers=2,
+                dilations=(1, (2, 1)),
+                ndim=2,
+                boundary=("periodic", "zero"),
+                causal=True,
+                compress=("depthwise", 1),
+                positional_embedding="grid",
+                checkpoint_blocks=True,
+                key=key,
+            ),
+            (1, 6, 5),
+        ),
+        (lambda: no.WaveNet(1, 1, 4, n_layers=1, ndim=1, boundary="neumann", norm="group_norm", key=key), (1, 7)),
     ],
     # linear measurements
     "Added": [(lambda: BLURRED + maps.Inpainting(np.arange(42).reshape(6, 7) % 3 > 0), (1, 6, 7))],

@@ -164,6 +164,18 @@ CASES = [
         lambda **o: no.Transolver(2, 2, **{**ATTENTIVE, **o}, key=KEY),
         {"n_heads": 2, "n_slices": 3, "reference_points": 2, "time_input": True, "checkpoint_blocks": True},
     ),
+    # surrogates of waves and what long rollouts need
+    (
+        lambda **o: no.WaveNet(**{**TWO, "hidden_channels": 2, "n_layers": 1, "ndim": 2, **o}, key=KEY),
+        {"in_channels": 1, "out_channels": 1, "hidden_channels": 3, "kernel_size": 5, "n_layers": 2, "ndim": 1},
+    ),
+    (
+        lambda **o: no.WaveNet(2, 2, 2, n_layers=1, ndim=1, **o, key=KEY),
+        {"causal": True, "checkpoint_blocks": True},
+    ),
+    (lambda **o: no.Residual(Linear(2, 2, key=KEY), **o), {"order": 1, "frame_channels": 2}),
+    (lambda **o: no.Rollout(jnp.sin, **{"num_steps": 2, **o}), {"num_steps": 3, "recompute": True, "constants": 1}),
+    (lambda **o: no.losses.rollout(2, no.losses.mse, **o), {"constants": 1, "recompute": True}),
     # learned proximal networks
     (
         lambda **o: no.nn.ConvexDense(**{"num_points": 2, **o}, key=KEY),

@@ -67,6 +67,40 @@ def test_points_of_trajectories_are_told_apart_by_rank():
     assert len(windows(Samples(flat, mask=each)[1:], horizon=5)) == 2
 
 
+MEDIUM = RNG.normal(size=(3, 5)).astype(np.float64)
+PAIR = RNG.normal(size=(3, 2, 5)).astype(np.float32)
+
+
+def with_medium(frames, leading):
+    """Frames behind channels that stay the same in time."""
+    return np.concatenate([np.broadcast_to(leading[:, None], (*frames.shape[:2], *leading.shape[1:])), frames], axis=2)
+
+
+@pytest.mark.parametrize(("history", "horizon"), [(1, 1), (2, 3)])
+def test_what_stays_stands_once_in_front_of_the_frames(history, horizon):
+    extras = {"medium": MEDIUM, "pair": PAIR, "viscosity": np.arange(3.0)}
+    leading = np.concatenate([PAIR, MEDIUM[:, None]], axis=1).astype(np.float32)
+    sizes = {"history": history, "horizon": horizon}
+    by_names = windows(Samples(FRAMES, extras=extras), **sizes, constants=("pair", "medium"))
+    by_number = windows(with_medium(FRAMES, leading), **sizes, constants=3)
+    plain = windows(FRAMES, **sizes)
+    assert by_names.constants == by_number.constants == 3
+    assert plain.constants == 0
+    assert windows(Samples(FRAMES, extras=extras), constants="medium").constants == 1
+    wanted = plain.load()
+    for source in (by_names, by_number):
+        assert len(source) == len(plain)
+        everything = source.load()
+        np.testing.assert_array_equal(everything.outputs, wanted.outputs)
+        np.testing.assert_array_equal(everything.inputs[:, 3:], wanted.inputs)
+        np.testing.assert_array_equal(
+            everything.inputs[:, :3], leading[np.arange(len(source)) // source.per_trajectory]
+        )
+        assert everything.inputs.dtype == np.float32
+        np.testing.assert_array_equal(source[-1].inputs, everything.inputs[-1])
+    assert set(by_names[0].extras) == {"viscosity"}  # the others are inputs now
+
+
 class Recorder:
     """An array that counts the numbers read of it."""
 
@@ -139,6 +173,43 @@ def test_a_rollout_is_a_loop(into, out):
     frames = no.rollout(op, start, 4)
     np.testing.assert_allclose(frames, by_hand(op, start, 4), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(no.Rollout(op, 4)(start), frames.reshape(4 * out, 5))
+
+
+@pytest.mark.parametrize(("frames", "out"), [(2, 2), (6, 2), (2, 4)], ids=["a frame", "three frames", "two new"])
+def test_constants_are_carried_along(frames, out):
+    op, start = net(out, 3 + frames), jnp.asarray(RNG.normal(size=(3 + frames, 5)), jnp.float32)
+    wanted, state = [], start[3:]
+    for _ in range(4):
+        new = op(jnp.concatenate([start[:3], state]))
+        wanted.append(new)
+        state = jnp.concatenate([state, new])[-frames:]
+    got = no.rollout(op, start, 4, constants=3)
+    np.testing.assert_allclose(got, jnp.stack(wanted), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(no.Rollout(op, 4, constants=3)(start), got.reshape(4 * out, 5))
+
+
+def test_a_loss_of_rollouts_keeps_constants_and_their_noise_away():
+    op = net(2, 7)
+    pairs = windows(Samples(FRAMES, extras={"pair": PAIR, "medium": MEDIUM}), history=2, horizon=3,
+                    constants=["pair", "medium"])  # fmt: skip
+    batch = jax.tree.map(jnp.asarray, pairs[[0, 5]])
+    value = losses.rollout(3, losses.mse, constants=pairs.constants)(op.mean, batch, key=KEY)
+    targets = batch.outputs.reshape(2, 3, 2, 5)
+    wanted = [no.rollout(op, u, 3, constants=3) for u in batch.inputs]
+    np.testing.assert_allclose(value, jnp.mean((jnp.stack(wanted) - targets) ** 2), rtol=1e-5)
+    seen = []
+
+    def watched(u):
+        jax.debug.callback(lambda u: seen.append(np.asarray(u)), u)
+        return u[-2:]
+
+    losses.rollout(3, losses.mse, constants=3, noise=0.1)(watched, batch[:1], key=KEY)
+    jax.effects_barrier()
+    first = min(seen, key=lambda u: np.abs(u - batch.inputs[0]).max())
+    assert len(seen) == 3
+    for u in seen:
+        np.testing.assert_array_equal(u[:3], batch.inputs[0, :3])
+    assert 0.01 < np.std(first[3:] - batch.inputs[0, 3:]) < 0.3
 
 
 def test_each_step_draws_anew():
@@ -265,6 +336,21 @@ BAD = {
     ),
     "no window": (lambda: windows(FRAMES)[[]], "index: expected at least one window"),
     "a name": (lambda: windows(FRAMES)["inputs"], "index: expected sample numbers"),
+    "an unknown medium": (lambda: windows(FRAMES, constants="medium"), r"constants: expected a number, or names"),
+    "a medium twice": (
+        lambda: windows(Samples(FRAMES, extras={"c": MEDIUM}), constants=("c", "c")), "constants: .*each once"
+    ),
+    "a number for each": (
+        lambda: windows(Samples(FRAMES, extras={"c": np.ones(3)}), constants="c"), "constants: expected 'c' to be"
+    ),
+    "nothing that moves": (lambda: windows(FRAMES, constants=2), "constants: expected fewer than the 2 channels"),
+    "half a constant": (lambda: windows(FRAMES, constants=0.5), "constants: expected zero or a positive"),
+    "a constant that changes": (lambda: windows(FRAMES, constants=1), "constants: .* stay the same in time, got ch"),
+    "a state of constants": (lambda: no.rollout(net(2, 2), U, 2, constants=2), "constants: expected fewer than the 2"),
+    "a batch of constants": (
+        lambda: losses.rollout(1, losses.mse, constants=2)(net(2, 2).mean, windows(FRAMES).load(), key=KEY),
+        "constants: expected fewer than the 2",
+    ),
     "no steps": (lambda: no.rollout(net(2, 2), U, 0), "num_steps: expected a positive integer"),
     "another grid": (lambda: no.rollout(lambda u: u[:, ::2], U, 2), "op: expected an operator that stays on the grid"),
     "another dtype": (lambda: no.rollout(lambda u: u.astype("bfloat16"), U, 2), "op: expected an operator .* dtype"),

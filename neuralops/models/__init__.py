@@ -15,6 +15,7 @@ from neuralops.models.multigrid_direction import MultigridDirection as Multigrid
 from neuralops.models.multionet import DeepONet as DeepONet
 from neuralops.models.multionet import MultiONet as MultiONet
 from neuralops.models.transolver import Transolver as Transolver
+from neuralops.models.wavenet import WaveNet as WaveNet
 
 __all__ = [
     "DGNO",
@@ -32,4 +33,5 @@ __all__ = [
     "MultigridDirection",
     "Patched",
     "Transolver",
+    "WaveNet",
 ]

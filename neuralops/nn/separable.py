@@ -25,7 +25,7 @@ from neuralops.nn.layer import AbstractLayer
 from neuralops.nn.line_convolution import line_convolution
 from neuralops.operator import Envelope, check_field
 
-__all__ = ["SeparableConv", "convolve"]
+__all__ = ["SeparableConv", "check_ends", "convolve", "correlate"]
 
 Field = Float[Array, "*grid channels"]
 
@@ -40,6 +40,36 @@ def convolve(u: Field, kernel: Array | KernelFactors, ghosts: Sequence[tuple[str
     line = lambda v, taps, axis: line_convolution(continued(v, axis, ghosts[axis], (1, 1)), taps, axis, 1, 1)
     dtype = jnp.result_type(u, *kernel.factors)
     return kernel.chain(u.astype(dtype), line, per_sample)
+
+
+def correlate(
+    u: Field,
+    kernel: Array | KernelFactors,
+    rules: Sequence[tuple[str, str]],
+    margins: Sequence[tuple[int, int]],
+    *,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    chained: bool,
+) -> Float[Array, "*grid_out channels_out"]:
+    """`nn.convolution.correlate` of a field that goes on beyond its ends, for a kernel that is an array or factors.
+
+    Per axis the `rules` of `continuation` and how many points are read in front and behind; `chained` runs factors as a
+    chain of one-way convolutions, else the kernel is rebuilt.
+    """
+    if chained and isinstance(kernel, KernelFactors):
+
+        def line(v: Array, taps: Array, axis: int) -> Array:
+            wide = continued(v, axis, rules[axis], margins[axis])
+            return line_convolution(wide, taps.astype(v.dtype), axis, stride[axis], dilation[axis])
+
+        return kernel.chain(u, line, per_sample)
+    padding = []
+    for axis, (ends, margin) in enumerate(zip(rules, margins, strict=True)):
+        zeros = ends == ("zero", "zero")  # left to the convolution as padding
+        padding.append(margin if zeros else (0, 0))
+        u = u if zeros else continued(u, axis, ends, margin)
+    return convolution.correlate(u, dense_kernel(kernel).astype(u.dtype), tuple(padding), stride, dilation)
 
 
 class SeparableConv(AbstractLayer):
@@ -128,7 +158,7 @@ class SeparableConv(AbstractLayer):
             tuple(count(n, name) for n in per_axis(value, self.ndim, name))
             for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation))
         )
-        self.boundary = tuple(_check_ends(b) for b in per_axis(boundary, self.ndim, "boundary"))
+        self.boundary = tuple(check_ends(b) for b in per_axis(boundary, self.ndim, "boundary"))
         self.centering = per_axis(centering, self.ndim, "centering")
         for word in self.centering:
             if word not in CENTERINGS:
@@ -235,25 +265,17 @@ class SeparableConv(AbstractLayer):
     def channels_last(self, u: Field) -> Float[Array, "*grid_out channels_out"]:
         dtype = jnp.result_type(u, *self.kernel.factors)
         u = u.astype(dtype)
-        rules = [end_rules(b, c) for b, c in zip(self.boundary, self.centering, strict=True)]
-        margins = self._margins()
-
-        def line(v: Array, taps: Array, axis: int) -> Array:
-            wide = continued(v, axis, rules[axis], margins[axis])
-            return line_convolution(wide, taps.astype(v.dtype), axis, self.stride[axis], self.dilation[axis])
-
         chained = self.kernel.is_chained if self.evaluation == "auto" else self.evaluation == "chain"
-        out = self.kernel.chain(u, line, per_sample) if chained else self._ordinary(u, rules, margins)
+        out = correlate(
+            u,
+            self.kernel,
+            [end_rules(b, c) for b, c in zip(self.boundary, self.centering, strict=True)],
+            self._margins(),
+            stride=self.stride,
+            dilation=self.dilation,
+            chained=chained,
+        )
         return out if self.bias is None else out + self.bias
-
-    def _ordinary(self, u: Field, rules: Sequence[tuple[str, str]], margins: Sequence[tuple[int, int]]) -> Array:
-        """With the kernel rebuilt; zeros are left to the convolution as padding."""
-        kernel, padding = self.kernel.array().astype(u.dtype), []
-        for axis, (ends, margin) in enumerate(zip(rules, margins, strict=True)):
-            zeros = ends == ("zero", "zero")
-            padding.append(margin if zeros else (0, 0))
-            u = u if zeros else continued(u, axis, ends, margin)
-        return convolution.correlate(u, kernel, tuple(padding), self.stride, self.dilation)
 
     def _margins(self) -> tuple[tuple[int, int], ...]:
         if not isinstance(self.padding, str):
@@ -264,7 +286,7 @@ class SeparableConv(AbstractLayer):
         return tuple((r // 2, r - r // 2) for r in reach)
 
 
-def _check_ends(boundary: Any) -> str | tuple[str, str]:
+def check_ends(boundary: Any) -> str | tuple[str, str]:
     """As `check_boundary`, with the further word `"zero"`."""
     ends = (boundary,) if isinstance(boundary, str) else tuple(boundary) if isinstance(boundary, Sequence) else ()
     if "zero" not in ends:

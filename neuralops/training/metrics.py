@@ -18,6 +18,7 @@ With `e = p - t` and `<.>` the (weighted) mean over the points of one channel:
 | `spectral_error` | root mean square of a band of e, divided by that of t | 1 |
 | `per_step` | any of these for each of the time steps stacked in the channels | of the metric |
 | `valid_time` | the time up to which the error of every step stays at or below a threshold | time |
+| `energy_drift` | E(p) / E(t) - 1 at each step, for an energy E | 1 |
 | `psnr` | 10 log10(data_range^2 / mean of e^2 over channels and points) | dB |
 | `ssim` | structural similarity (Wang et al. 2004), see `neuralops.training.similarity` | 1 |
 | `mse`, `mae` | mean of e^2, of abs(e) over channels and points | field^2, field |
@@ -60,6 +61,7 @@ BANDS = ("low", "mid", "high")
 __all__ = [
     "Bound",
     "boundary_error",
+    "energy_drift",
     "mae",
     "max_error",
     "mse",
@@ -224,20 +226,46 @@ def valid_time(num_steps: int, threshold: float, dt: float = 1.0, metric: Callab
     return Bound(_valid_time, metric=_callable(metric), num_steps=steps, threshold=float(threshold), dt=float(dt))
 
 
-def _callable(metric: Any) -> Any:
+def energy_drift(num_steps: int, energy: Callable[[Array], Array] | None = None, frames: int = 1) -> Bound:
+    """The energy of a rollout beside that of the truth, E(p) / E(t) - 1 after each step: 0 where none is won or lost.
+
+    Signed, `(num_steps - frames + 1,)`; the last entry is the drift at the end. Where the true energy is 0 it is 0 for
+    a prediction without energy, else infinity. Fields as for `per_step`.
+
+    **Arguments:**
+
+    - `num_steps`: time steps stacked in the channels.
+    - `energy`: from `(frames * channels, *grid)` to a number; by default the mean square, in which masked points count
+      zero.
+    - `frames`: how many consecutive frames an energy needs, the oldest first: 2 where it holds a velocity.
+
+    **Raises:** `ValueError` when `energy` cannot be called, a count does not fit, or, in the call, as `per_step`.
+    """
+    steps = count(num_steps, "num_steps")
+    frames = count(frames, "frames", most=steps, hint=f"give at most the {steps} steps.")
+    return Bound(_energy_drift, energy=energy if energy is None else _callable(energy, "energy", "(frame)"),
+                 num_steps=steps, frames=frames)  # fmt: skip
+
+
+def _callable(metric: Any, name: str = "metric", arguments: str = "(prediction, target)") -> Any:
     if not callable(metric):
-        raise ValueError(f"metric: expected a function (prediction, target), got {type(metric).__name__}; give one.")
+        raise ValueError(f"{name}: expected a function {arguments}, got {type(metric).__name__}; give one.")
     return metric
 
 
-def _per_step(prediction: Field, target: Field, *, metric: Any, num_steps: int, mask: Any = None) -> Array:
+def _frames(prediction: Field, target: Field, num_steps: int, mask: Any = None) -> list[Array]:
+    """Both as `(num_steps, channels, *grid)`, checked."""
     prepare(prediction, target, None, mask)
     if len(target) % num_steps:
         raise ValueError(
             f"num_steps: expected a divisor of the {len(target)} channels, got {num_steps}; give the number of time "
             "steps stacked in the channels."
         )
-    frames = [jnp.reshape(u, (num_steps, -1, *u.shape[1:])) for u in (prediction, target)]
+    return [jnp.reshape(u, (num_steps, -1, *u.shape[1:])) for u in (prediction, target)]
+
+
+def _per_step(prediction: Field, target: Field, *, metric: Any, num_steps: int, mask: Any = None) -> Array:
+    frames = _frames(prediction, target, num_steps, mask)
     if mask is None:
         return jax.vmap(metric)(*frames)
     if not takes_mask(metric):
@@ -256,3 +284,16 @@ def _valid_time(
 ) -> Float[Array, ""]:
     errors = _per_step(prediction, target, metric=metric, num_steps=num_steps, mask=mask)
     return dt * jnp.sum(jnp.cumprod(errors <= threshold))
+
+
+def _energy_drift(prediction: Field, target: Field, *, energy: Any, num_steps: int, frames: int) -> Array:
+    stacked = _frames(prediction, target, num_steps)
+    last = num_steps - frames + 1
+    joined = [jnp.concatenate([u[i : i + last] for i in range(frames)], axis=1) for u in stacked]
+    wide = jnp.promote_types(jnp.result_type(*joined), jnp.float32)
+    # The mean square by its root: squares of small or large fields leave the range.
+    size = energy or (lambda u: root_mean_square(u, None))
+    p, t = (jax.vmap(size)(u.astype(wide)) for u in joined)
+    zero = t == 0
+    ratio = jnp.where(zero, jnp.where(p == 0, 1, jnp.inf), p / jnp.where(zero, 1, t))
+    return ratio - 1 if energy else (ratio - 1) * (ratio + 1)

@@ -22,7 +22,7 @@ from neuralops.arguments import count, flag
 from neuralops.data.samples import Samples
 from neuralops.training.norms import mean_square, scaled
 from neuralops.training.predict import judged, predict, predict_one
-from neuralops.wrappers import advance
+from neuralops.wrappers.trajectory import advance, check_constants
 
 __all__ = ["physics", "predict", "rollout", "split_report", "supervised", "weighted_sum"]
 
@@ -149,6 +149,7 @@ class RolloutLoss:
     noise: float
     window: int | None
     recompute: bool
+    constants: int = 0
 
     def __call__(self, op: Any, batch: Samples, *, key: Any) -> Any:
         channels, rest = divmod(batch.outputs.shape[1], self.num_steps)
@@ -157,6 +158,7 @@ class RolloutLoss:
                 f"data: expected outputs with the frames of {self.num_steps} steps in their channels, got "
                 f"{batch.outputs.shape[1]} channels; cut them with data.windows(..., horizon={self.num_steps})."
             )
+        check_constants(self.constants, batch.inputs.shape[1])
 
         def one(sample: Samples, key: Any) -> Any:
             frames = sample.outputs.reshape(self.num_steps, channels, *sample.outputs.shape[1:])
@@ -171,10 +173,11 @@ class RolloutLoss:
                     flat, scale = scaled(jax.lax.stop_gradient(state), True)
                     size = (scale * jnp.sqrt(mean_square(flat, weight))).reshape(-1, *(1,) * (state.ndim - 1))
                     draw = jax.random.normal(jax.random.fold_in(key, 1), state.shape, state.dtype)
-                    given = state + self.noise * size * draw
+                    moves = jnp.arange(len(state)).reshape(size.shape) >= self.constants
+                    given = state + jnp.where(moves, self.noise * size * draw, 0)
                 new = predict_one(op, sample.replace(inputs=given), key=key)
                 value = judged(self.loss, new, sample.replace(outputs=target))
-                state = advance(state, inside(new))
+                state = advance(state, inside(new), self.constants)
                 if self.window is not None:
                     state = jnp.where((i + 1) % self.window == 0, jax.lax.stop_gradient(state), state)
                 return state, value
@@ -191,6 +194,7 @@ def rollout(
     num_steps: int,
     loss: Callable[..., Any],
     *,
+    constants: int = 0,
     noise: float = 0.0,
     window: int | None = None,
     recompute: bool = False,
@@ -203,7 +207,8 @@ def rollout(
 
     - `num_steps`: steps, one frame each.
     - `loss`: `loss(prediction, target)` of one frame.
-    - `noise`: normal noise on the input of each step, as a fraction of the root mean square of each channel.
+    - `constants`: channels in front of the frames that stay at every step, as in `rollout`; `windows(...).constants`.
+    - `noise`: normal noise on the frames that each step gets, as a fraction of the root mean square of each channel.
     - `window`: stops gradients after every `window` steps (1 is the pushforward trick); `None` never.
     - `recompute`: as in `rollout`: less memory for more time.
 
@@ -212,5 +217,5 @@ def rollout(
     num_steps, recompute = count(num_steps, "num_steps"), flag(recompute, "recompute")
     if not 0 <= noise < float("inf"):
         raise ValueError(f"noise: expected zero or a positive number, got {noise!r}; give e.g. 0.01.")
-    window = None if window is None else count(window, "window")
-    return RolloutLoss(num_steps, supervised(loss).loss, float(noise), window, recompute)
+    window, constants = None if window is None else count(window, "window"), count(constants, "constants", least=0)
+    return RolloutLoss(num_steps, supervised(loss).loss, float(noise), window, recompute, constants)
