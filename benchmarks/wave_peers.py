@@ -11,9 +11,9 @@ threads. First all step the same pulse in the same medium, from rest and away fr
 with ours: "difference" is the largest over the largest value. Then they take turns at noise: medians of the points
 stepped in a second, and of the ratio within a turn. Compilation and a first run are not counted.
 
-"of copy": bytes moved a second, at four words a point (two fields and the speed read, one written), over those of a copy
-in NumPy on one core, of fields of the size stepped, so in the cache where they are. A warning says where
-processes waited for a core, that is, where other work disturbed.
+"of copy": bytes moved a second, at four words a point (two fields and the speed read, one written), over those of a
+copy in NumPy on one core, of fields of the size stepped, so in the cache where they are. On one core processor time is
+counted, so that other work there disturbs little. A warning says where processes waited for a core.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class Code:
 
 
 def measure(
-    codes: list[Code], shape: tuple[int, ...], order: Any, walls: str, point_steps: float, rounds: int
+    codes: list[Code], shape: tuple[int, ...], order: Any, walls: str, point_steps: float, rounds: int, alone: bool
 ) -> list[dict[str, Any]]:
-    """A row for each code that has such a scheme."""
+    """A row for each code that has such a scheme; `alone`: by processor time, as one thread has it."""
     points = math.prod(shape)
     case = {"shape": shape, "order": order, "walls": walls}
     fields: dict[str, np.ndarray] = {}
@@ -99,7 +99,8 @@ def measure(
     for turn in range(rounds):
         for code in taking if turn % 2 == 0 else taking[::-1]:
             answer = code.ask(do="time")
-            seconds[code.name].append(answer["seconds"] / (steps[code.name] * points))
+            taken = answer["used" if alone else "seconds"]
+            seconds[code.name].append(taken / (steps[code.name] * points))
             waited[code.name].append(answer["seconds"] / answer["used"])
         copies.append(codes[0].ask(do="copy", points=points, times=max(round(2e8 / points), 1))["seconds"] / points)
     rows = []
@@ -148,7 +149,7 @@ def main() -> None:
             for order in ORDERS:
                 if str(order) not in arguments.orders or (walls == "absorbing" and order in (2, "spectral")):
                     continue
-                new = measure(codes, shape, order, walls, arguments.point_steps, arguments.rounds)
+                new = measure(codes, shape, order, walls, arguments.point_steps, arguments.rounds, threads == 1)
                 rows += new
                 print("\n".join(map(line, new)), flush=True)
                 for row in new:
