@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from neuralops.continuation import continued
 from neuralops.pde.waves.stencils import dual, extended, staggered, taps
 from neuralops.transforms import Axis
 
-__all__ = ["AbsorbingLayer", "Slabs", "absorb"]
+__all__ = ["AbsorbingLayer", "Slabs", "Whole", "absorb"]
 
 POWER = 2  # of the damping profile
 
@@ -57,6 +58,13 @@ class AbsorbingLayer:
         decades = -math.log10(self.reflection)
         long = decades / 6 * self.wavelength / spacing  # half a wavelength for 1e-3
         return max(math.ceil(10 * (decades - 2)), math.ceil(long), 5)
+
+
+class Whole(NamedTuple):
+    """Differences of a whole field along one axis: to the faces, and from the faces back to the points."""
+
+    slope: Callable[[Array], Array]
+    divergence: Callable[[Array], Array]
 
 
 class Slabs(NamedTuple):
@@ -133,19 +141,25 @@ class Slabs(NamedTuple):
 
 
 def absorb(
-    slabs: Slabs, u: Array, weight: Array | None, memory: tuple[Array, Array]
+    slabs: Slabs, u: Array, weight: Array | None, memory: tuple[Array, Array], whole: Whole | None = None
 ) -> tuple[Array, tuple[Array, Array]]:
     """What the layers add to div(weight grad u), from the walls inwards, and their new memories.
 
-    `weight`: on the faces of the whole field, or `None` for 1.
+    `weight`: on the faces of the whole field, or `None` for 1. `whole`: differences of whole fields, where they are
+    others than those between walls, as obstacles make them.
     """
     dim, m, h = slabs.dim + 1, taps(slabs.order), slabs.spacing
     shape = [-1 if d == dim else 1 for d in range(u.ndim + 1)]
     along = lambda x: jnp.asarray(np.reshape(x, shape), u.dtype)
     pad = lambda x, count: continued(x, dim, ("zero", "zero"), (0, count))
     cut = lambda x, count: lax.slice_in_dim(x, 0, count, axis=dim)
-    slope = staggered(extended(slabs.near(u, slabs.depth), dim, slabs.axis, m, 0), dim, slabs.order, h)
-    faces, fluxes = len(slabs.on_faces), slope.shape[dim]
+    faces = len(slabs.on_faces)
+    if whole is None:
+        slope = staggered(extended(slabs.near(u, slabs.depth), dim, slabs.axis, m, 0), dim, slabs.order, h)
+    else:
+        everywhere = whole.slope(u)
+        slope = slabs.near(everywhere, slabs.depth - m)
+    fluxes = slope.shape[dim]
 
     rate, old = along(slabs.on_faces), memory[0]  # the memory is kept in units of g dt
     new = ((1 - rate) * old + cut(slope, faces)) / (1 + rate)
@@ -154,10 +168,16 @@ def absorb(
         b = slabs.near(weight, fluxes)
         slope, flux = b * slope, cut(b, faces) * flux
 
-    outer = dual(slabs.axis)
-    divergence = lambda q: staggered(extended(q, dim, outer, m - 1, 0), dim, slabs.order, h)
-    added = divergence(pad(flux, 2 * m - 1))
-    out = divergence(cut(slope + pad(flux, fluxes - faces), slabs.points + m))
+    if whole is None:
+        outer = dual(slabs.axis)
+        divergence = lambda q: staggered(extended(q, dim, outer, m - 1, 0), dim, slabs.order, h)
+        added = divergence(pad(flux, 2 * m - 1))
+        out = divergence(cut(slope + pad(flux, fluxes - faces), slabs.points + m))
+    else:
+        everywhere = everywhere if weight is None else weight * everywhere
+        of_layers = whole.divergence(slabs.add(jnp.zeros_like(everywhere), flux))
+        added = slabs.near(of_layers, min(faces + 3 * m, u.shape[slabs.dim]))
+        out = slabs.near(of_layers + whole.divergence(everywhere), slabs.points)
 
     rate, old_out = along(slabs.on_points), memory[1]
     new_out = ((1 - rate) * old_out + out) / (1 + rate)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from neuralops.pde.waves.absorbing import Slabs, absorb
+from neuralops.pde.waves.absorbing import Slabs, Whole, absorb
 from neuralops.pde.waves.driving import Drive
 from neuralops.pde.waves.layout import AbstractLayout, Placement, Profiles
 from neuralops.pde.waves.stencils import difference, dual, halfway, second_difference, taps
@@ -53,8 +53,7 @@ class Scheme(eqx.Module):
             if self.compact:
                 total = total + second_difference(u, d, axis, h, self.order, ends)
                 continue
-            flux = self._around_obstacles(self._flux(u, d, ends), d, h)
-            total = total + difference(flux, d, dual(axis), h, self._order)
+            total = total + self._divergence(self._flux(u, d, ends), d)
         return total
 
     @property
@@ -64,9 +63,20 @@ class Scheme(eqx.Module):
 
     def _flux(self, u: Array, d: int, ends: Any = (None, None)) -> Array:
         """(1/rho) du/dx_d half-way between the points."""
-        axis, h = self.layout.axes[d], self.layout.grid.spacing[d]
-        slope = self._around_obstacles(difference(u, d, axis, h, self._order, ends), d, h)
+        slope = self._slope(u, d, ends)
         return slope if self.lightness is None else self.lightness[d] * slope
+
+    def _slope(self, u: Array, d: int, ends: Any = (None, None)) -> Array:
+        axis, h = self.layout.axes[d], self.layout.grid.spacing[d]
+        return self._around_obstacles(difference(u, d, axis, h, self._order, ends), d, h)
+
+    def _divergence(self, flux: Array, d: int) -> Array:
+        """What a flux brings to the points between which it stands."""
+        axis, h = self.layout.axes[d], self.layout.grid.spacing[d]
+        return difference(self._around_obstacles(flux, d, h), d, dual(axis), h, self._order)
+
+    def _whole(self, d: int) -> Whole:
+        return Whole(lambda u: self._slope(u, d), lambda flux: self._divergence(flux, d))
 
     def velocity(self, impulse: Array) -> Float[Array, "*components"]:
         """What the impulse has set moving: v_t = -(1/rho) grad u, integrated over time, at the points (in steps)."""
@@ -78,9 +88,8 @@ class Scheme(eqx.Module):
     def compression(self, velocity: Float[Array, "*components"]) -> Array:
         """-K dt^2 div v of a velocity at the points: dt u_t over dt, at time 0."""
         total = jnp.zeros_like(self.stiffness)
-        for d, (v, axis, h) in enumerate(zip(velocity, self.layout.axes, self.layout.grid.spacing, strict=True)):
-            middle = halfway(v, d, axis, dual(axis).boundary, self._order)
-            total = total - difference(self._around_obstacles(middle, d, h), d, dual(axis), h, self._order)
+        for d, (v, axis) in enumerate(zip(velocity, self.layout.axes, strict=True)):
+            total = total - self._divergence(halfway(v, d, axis, dual(axis).boundary, self._order), d)
         return self.stiffness * total
 
     def advance(self, state: WaveState, drive: Drive, emitters: Placement | Profiles | None) -> WaveState:
@@ -102,7 +111,8 @@ class Scheme(eqx.Module):
         following, memory = 2 * state.current - state.previous + increment, []
         for slabs, kept in zip(self.slabs, state.memory, strict=True):
             weight = None if self.lightness is None else self.lightness[slabs.dim]
-            extra, kept = absorb(slabs, state.current, weight, kept)
+            whole = None if self.opened is None else self._whole(slabs.dim)
+            extra, kept = absorb(slabs, state.current, weight, kept, whole)
             following = slabs.add(following, slabs.near(self.stiffness, extra.shape[slabs.dim + 1]) * extra)
             memory.append(kept)
         impulse = state.impulse
