@@ -248,6 +248,14 @@ CASES = {
     "no viscosity": lambda p: no.pde.Burgers(64, viscosity=0.0),
     "flow on a line": lambda p: no.pde.NavierStokes((64,)),
     "flow at one time": lambda p: no.pde.NavierStokes((8, 8), num_times=1),
+    "waves of no medium": lambda p: no.pde.Wave((16, 16), medium=1.0),
+    "waves behind prescribed walls": lambda p: no.pde.Wave((16, 16), walls="prescribed"),
+    "receivers outside": lambda p: no.pde.Wave((64, 64), receivers=((0.5, 1.5),)),
+    "rings without a place": lambda p: no.pde.waves.Rings(margin=0.5).sample(KEY, no.Grid((8, 8))),
+    "frames that are not there": lambda p: no.data.pairs(no.data.Samples(np.ones((2, 3, 1, 4))), inputs=3, outputs=0),
+    "trajectories of fields without times": lambda p: no.data.generate(
+        no.pde.NavierStokes((8, 8)), key=0, num_samples=1, trajectories=("vorticity", "pressure")
+    ),
     "velocity between walls": lambda p: no.pde.velocity_from_vorticity(U, WALLS),
     "trajectories without times": lambda p: no.data.generate(
         no.pde.Poisson((8, 8)), key=0, num_samples=1, trajectories="u"

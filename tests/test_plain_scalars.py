@@ -120,6 +120,11 @@ CASES = [
     (lambda **o: no.pde.Burgers(8, **o), {"zero_mean": True, "num_modes": 3}),
     (lambda **o: no.pde.NavierStokes((8, 8), **o), {"num_times": 3, "num_modes": 3, "refine": 2}),
     (lambda **o: no.pde.Poisson((8, 8), **o), {"num_modes": 3}),
+    (
+        lambda **o: no.pde.Wave((64,), walls="neumann", **o),
+        {"num_times": 3, "refine": 2, "velocities": True, "records_per_frame": 2},
+    ),
+    (lambda **o: no.pde.waves.Rings(**o), {"count": 2}),
     (lambda **o: no.pde.Darcy((8, 8), **o), {"num_modes": 3}),
     (lambda **o: no.pde.PoissonDirections((8, 8), **o), {"num_modes": 3, "theta": 1, "seed": 2}),
     # reconstruction by splitting, denoisers, pictures
