@@ -251,7 +251,7 @@ CASES = {
     "waves of no medium": lambda p: no.pde.Wave((16, 16), medium=1.0),
     "waves behind prescribed walls": lambda p: no.pde.Wave((16, 16), walls="prescribed"),
     "receivers outside": lambda p: no.pde.Wave((64, 64), receivers=((0.5, 1.5),)),
-    "rings without a place": lambda p: no.pde.waves.Rings(margin=0.5).sample(KEY, no.Grid((8, 8))),
+    "rings without a place": lambda p: no.pde.waves.Rings(margin=0.5).sample(jax.random.key(0), no.Grid((8, 8))),
     "frames that are not there": lambda p: no.data.pairs(no.data.Samples(np.ones((2, 3, 1, 4))), inputs=3, outputs=0),
     "trajectories of fields without times": lambda p: no.data.generate(
         no.pde.NavierStokes((8, 8)), key=0, num_samples=1, trajectories=("vorticity", "pressure")
