@@ -101,6 +101,18 @@ def test_what_stays_stands_once_in_front_of_the_frames(history, horizon):
     assert set(by_names[0].extras) == {"viscosity"}  # the others are inputs now
 
 
+def test_a_medium_may_stay_in_its_file(tmp_path):
+    options = {"name": "Waves", "input_fields": ["p", "q"], "grid": no.Grid(5), "times": np.arange(7.0)}
+    extras = {"pair": PAIR, "medium": MEDIUM}
+    with no.data.write(tmp_path / "waves.h5", Samples(FRAMES, extras=extras), **options) as file:
+        source = windows(file, history=2, constants=("medium", "pair"))
+        wanted = windows(Samples(FRAMES, extras=extras), history=2, constants=("medium", "pair"))
+        for index in (4, [7, 0, 7], slice(None)):
+            np.testing.assert_array_equal(source[index].inputs, wanted[index].inputs)
+            np.testing.assert_array_equal(source[index].outputs, wanted[index].outputs)
+        assert source.constants == 3
+
+
 class Recorder:
     """An array that counts the numbers read of it."""
 

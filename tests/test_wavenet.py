@@ -72,24 +72,28 @@ def stretched(kernel, dilation):
 
 
 @pytest.mark.parametrize(("boundary", "centering"), MODES)
-def test_the_network_is_that_of_scipy(boundary, centering, x64):
-    op = wide(no.WaveNet(2, 1, 3, kernel_size=(3, 5), n_layers=2, dilations=(1, (2, 1)), ndim=2, boundary=boundary,
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_network_is_that_of_scipy(boundary, centering, ndim, x64):
+    kernel, dilations = {2: ((3, 5), (1, (2, 1))), 3: (3, ((2, 1, 3), 2))}[ndim]
+    op = wide(no.WaveNet(2, 1, 3, kernel_size=kernel, n_layers=1, dilations=dilations, ndim=ndim, boundary=boundary,
                          centering=centering, activation="tanh", key=KEY))  # fmt: skip
     op = eqx.tree_at(lambda op: [c.bias for b in op.blocks for c in b.convolutions], op,
-                     [jnp.asarray(RNG.normal(size=3)) for _ in range(4)])  # fmt: skip
-    u = RNG.normal(size=(2, 8, 9))
-    linear = lambda layer, v: np.einsum("oi,i...->o...", layer.weight, v) + np.asarray(layer.bias)[:, None, None]
+                     [jnp.asarray(RNG.normal(size=3)) for _ in range(2)])  # fmt: skip
+    u = RNG.normal(size=(2, 8, 9, 7)[: ndim + 1])
+    linear = lambda layer, v: (
+        np.einsum("oi,i...->o...", layer.weight, v) + np.asarray(layer.bias).reshape(-1, *(1,) * ndim)
+    )
     v = linear(op.lifting, u)
     for block in op.blocks:
         w = v
         for convolution, dilation in zip(block.convolutions, op.dilations, strict=True):
-            w, out = np.tanh(w), np.zeros_like(w) + np.asarray(convolution.bias)[:, None, None]
+            w, out = np.tanh(w), np.zeros_like(w) + np.asarray(convolution.bias).reshape(-1, *(1,) * ndim)
             for i, o in itertools.product(range(3), range(3)):
                 taps = stretched(np.asarray(convolution.kernel)[..., i, o], dilation)
                 out[o] += scipy.ndimage.correlate(w[i], taps, mode=MODES[boundary, centering])
             w = out
         v = v + w
-    np.testing.assert_allclose(op(jnp.asarray(u)), linear(op.projection, np.tanh(v)), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(op)(jnp.asarray(u)), linear(op.projection, np.tanh(v)), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("causal", [False, True])
