@@ -45,3 +45,48 @@ def test_records_are_those_of_single_shots():
     alone = solver.run(jnp.ones((20, 20)), num_steps=60, sources=sources, receivers=module.ring(4, (0, 1, 2, 3)))
     np.testing.assert_allclose(heard[1], alone.records, atol=1e-6)
     assert jax.numpy.abs(alone.records).max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*points per wavelength")
+def test_four_media_and_three_tasks(tmp_path, monkeypatch):
+    module = load("wave_data")
+    monkeypatch.setattr(module, "MEDIA", {**module.MEDIA, "maze": waves.Maze(3)})
+    size = ["--num-samples", "2", "--num-points", "32", "--num-times", "3", "--final-time", "0.4"]
+    monkeypatch.setattr(sys, "argv", ["x", *size, "--num-receivers", "5", "--quiet", "--output", str(tmp_path)])
+    module.main()
+    rows = [row.split("|")[1:-1] for row in (tmp_path / "report.md").read_text().splitlines()[2:]]
+    assert [row[4].strip() for row in rows] == ["forward", "time reversal", "inverse source"] * 4
+    assert max(float(row[3]) for row in rows) < 0.2
+    assert rows[-1][5].strip() == "(1, 5, 17)"
+    assert (tmp_path / "wave_data.png").stat().st_size > 10_000
+    module.main()  # all files are there: nothing is computed again
+
+
+def test_rollouts_are_judged_by_error_and_energy():
+    module = load("wave_surrogate")
+    args = argparse.Namespace(num_points=8, dt=0.1, threshold=0.2, num_steps=2)
+    truth, c = np.random.default_rng(0).normal(size=(3, 4, 8, 8)).astype("float32"), np.ones((3, 8, 8), "float32")
+    right = module.judge(truth, truth, c, args)
+    assert right["errors"].tolist() == [0, 0, 0, 0]
+    assert (right["valid"], right["drift"]) == (pytest.approx(0.4), 0)
+    grown = module.judge(truth * np.array([1, 1.1, 1.5, 1.5], "float32")[:, None, None], truth, c, args)
+    np.testing.assert_allclose(grown["errors"], [0, 0.1, 0.5, 0.5], atol=1e-5)
+    assert grown["valid"] == pytest.approx(0.2)
+    assert grown["drift"] == pytest.approx(1.25, rel=1e-4)
+    text = module.table({"a": [{**grown, "seconds": 2.0}] * 2}, args)
+    assert text.splitlines()[-1] == "| a | 0.0 ± 0.0 | 10.0 ± 0.0 | 50.0 ± 0.0 | 0.20 ± 0.00 | 125 ± 0 % | 2 |"
+
+
+@pytest.mark.slow
+def test_a_step_learns_and_is_drawn(tmp_path, monkeypatch):
+    module = load("wave_surrogate")
+    size = ["--num-points", "16", "--num-train", "8", "--num-test", "2", "--num-steps", "6", "--updates", "60"]
+    monkeypatch.setattr(sys, "argv", ["x", *size, "--forms", "plain", "all", "--quiet", "--output", str(tmp_path)])
+    module.main()
+    rows = (tmp_path / "report.md").read_text().splitlines()
+    first = {row.split("|")[1].strip(): float(row.split("|")[2]) for row in rows[2:]}
+    assert set(first) == {"plain", "all", "last frame stays", "line through two frames"}
+    assert first["plain"] < first["last frame stays"]
+    assert (tmp_path / "wave_surrogate.png").stat().st_size > 10_000
+    assert (tmp_path / "wave_surrogate.gif").read_bytes()[:3] == b"GIF"
