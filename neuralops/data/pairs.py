@@ -120,7 +120,8 @@ def pairs(trajectories: Any, *, inputs: Any, outputs: Any) -> Pairs:
 
     **Raises:** `ValueError` on items that are not there, or that do not lie on the same points.
     """
-    names, grid = (), None
+    names: tuple[str, ...] = ()
+    grid = None
     if isinstance(trajectories, HDF5Source):
         names, grid, trajectories = trajectories.input_fields, trajectories.grid, trajectories.lazy()
     shape = tuple(getattr(getattr(trajectories, "inputs", None), "shape", ()))

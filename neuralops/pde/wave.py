@@ -141,7 +141,7 @@ class Wave(Problem):
         self.order, self.time_order, self.cfl = order, time_order, cfl
         self.rigid_above = None if rigid_above is None else check_number(rigid_above, "rigid_above", above=0.0)
         self.layer = None if layer is None else _law(layer, "layer")
-        grid = Grid(num_points, domain_extent, centering="cell")
+        grid = Grid(num_points, domain_extent, centering="cell")  # type: ignore[arg-type]
         if layer is None and "absorbing" in str(walls):
             self.layer = AbsorbingLayer(wavelength=min(grid.domain_extent) / 3, reflection=1e-3)
         equation = WaveEquation(
