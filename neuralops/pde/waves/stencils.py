@@ -10,6 +10,7 @@ energy.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,12 +20,12 @@ from jax import lax
 from jaxtyping import Array
 
 from neuralops import transforms
-from neuralops.continuation import continued, end_rules
+from neuralops.continuation import beyond, continued, end_rules
 from neuralops.transforms import Axis
 from neuralops.transposition import transposed_by
 
 __all__ = ["CENTRAL", "ORDERS", "STAGGERED", "difference", "dual", "extended", "second_difference"]
-__all__ += ["halfway", "staggered", "stiffness", "symbol", "taps"]
+__all__ += ["halfway", "second_differences", "staggered", "stiffness", "symbol", "taps"]
 
 # Weights of u_{i+k} + u_{i-k} - 2 u_i over h^2, and of u_{i+k-1/2} - u_{i-k+1/2} over h, for k = 1, 2, ...
 CENTRAL = {2: (1.0,), 4: (4 / 3, -1 / 12), 6: (3 / 2, -3 / 20, 1 / 90), 8: (8 / 5, -1 / 5, 8 / 315, -1 / 560)}
@@ -129,6 +130,23 @@ def second_difference(u: Array, dim: int, axis: Axis, h: float, order: int | str
     return _own_second_difference(u, dim, axis, h, order)
 
 
+def second_differences(
+    u: Array, axes: Sequence[Axis], spacings: Sequence[float], order: int | str, known: Any = None
+) -> Array:
+    """The sum of `second_difference` over all axes; `known`: prescribed values beyond the ends, per axis and end."""
+    axes, spacings = tuple(axes), tuple(spacings)
+    if isinstance(order, str):
+        if len(axes) > 1 and all(axis.boundary == "periodic" for axis in axes):
+            return _fourier_laplacian(u, axes, spacings)
+        total = jnp.zeros_like(u)
+        for d, (axis, h) in enumerate(zip(axes, spacings, strict=True)):
+            total = total + second_difference(u, d, axis, h, order)
+        return total
+    if known is not None and any(given is not None for ends in known for given in ends):
+        return _second_differences(u, axes, spacings, order, known)
+    return _own_second_differences(u, axes, spacings, order)
+
+
 # The transpose of a stencil by JAX is a sum of padded fields, slow on a CPU; it is the stencil again, in the weights of
 # the axis.
 
@@ -159,6 +177,28 @@ def _(dim: int, axis: Axis, h: float, order: int, primals: Any, tangents: Any) -
     return forward(*primals), transposed_by(forward, adjoint, tangents[0], primals[0].shape)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _own_second_differences(u: Array, axes: tuple[Axis, ...], spacings: tuple[float, ...], order: int) -> Array:
+    return _second_differences(u, axes, spacings, order, ((None, None),) * u.ndim)
+
+
+@_own_second_differences.defjvp
+def _(
+    axes: tuple[Axis, ...], spacings: tuple[float, ...], order: int, primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    forward = lambda u: _own_second_differences(u, axes, spacings, order)
+
+    def adjoint(v: Array) -> Array:
+        for d, axis in enumerate(axes):
+            v = _scaled(v, d, axis, -1)
+        v = forward(v)
+        for d, axis in enumerate(axes):
+            v = _scaled(v, d, axis, 1)
+        return v
+
+    return forward(*primals), transposed_by(forward, adjoint, tangents[0], primals[0].shape)
+
+
 def _scaled(u: Array, dim: int, axis: Axis, power: int) -> Array:
     weights = transforms.relative_weights(axis)
     return u if np.all(weights == 1) else u * _along(weights**power, dim, u)
@@ -183,6 +223,47 @@ def _second_difference(u: Array, dim: int, axis: Axis, h: float, order: int, kno
     # A sum of differences: weights that sum to a rounding error and not to zero would let a constant grow in time.
     terms = [c * ((cut(m + k) - u) + (cut(m - k) - u)) for k, c in enumerate(weights, 1)]
     return sum(terms[1:], terms[0])
+
+
+def _second_differences(
+    u: Array, axes: tuple[Axis, ...], spacings: tuple[float, ...], order: int, known: Any
+) -> Array:
+    m, shape = taps(order), u.shape
+    # One array for all axes, its margins written in place: an array for each would have to be copied, and read again.
+    wide = lax.pad(u, jnp.zeros((), u.dtype), [(m, m, 0)] * u.ndim)
+    for d, (axis, ends) in enumerate(zip(axes, known, strict=True)):
+        for start, ghosts in zip((0, m + shape[d]), _ghosts(u, d, axis, m, ends), strict=True):
+            wide = lax.dynamic_update_slice(wide, ghosts, [start if a == d else m for a in range(u.ndim)])
+    total = jnp.zeros_like(u)
+    for d, h in enumerate(spacings):
+
+        def cut(shift: int, d: int = d) -> Array:
+            starts = [m + shift if a == d else m for a in range(u.ndim)]
+            return lax.slice(wide, starts, [start + n for start, n in zip(starts, shape, strict=True)])
+
+        # A sum of differences, as above.
+        terms = [(c / h**2) * ((cut(k) - u) + (cut(-k) - u)) for k, c in enumerate(CENTRAL[order], 1)]
+        total = total + sum(terms[1:], terms[0])
+    return total
+
+
+def _ghosts(u: Array, dim: int, axis: Axis, m: int, known: Any) -> list[Array]:
+    """The `m` points in front of and behind an axis, prescribed or as the boundary says."""
+    own = beyond(u, dim, end_rules(axis.boundary, axis.centering), (m, m))
+    given = [None if x is None else x.shape[dim] for x in known]
+    before = own[0] if given[0] is None else [lax.slice_in_dim(known[0], given[0] - m, given[0], axis=dim)]
+    behind = own[1] if given[1] is None else [lax.slice_in_dim(known[1], 0, m, axis=dim)]
+    return [lax.concatenate(pieces, dim) for pieces in (before, behind)]
+
+
+def _fourier_laplacian(u: Array, axes: tuple[Axis, ...], spacings: tuple[float, ...]) -> Array:
+    """By one real transform over all axes."""
+    total = np.zeros(())
+    for d, (axis, h) in enumerate(zip(axes, spacings, strict=True)):
+        n = axis.num_points
+        turns = np.arange(n // 2 + 1) if d == len(axes) - 1 else np.fft.fftfreq(n, 1 / n)
+        total = np.add.outer(total, (2 * np.pi * turns / _extent(axis, h)) ** 2)
+    return jnp.fft.irfftn(jnp.asarray(-total, u.dtype) * jnp.fft.rfftn(u), s=u.shape)
 
 
 def _extent(axis: Axis, h: float) -> float:
