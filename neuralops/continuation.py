@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["Amounts", "Rules", "continued", "end_rules", "source_of"]
+__all__ = ["Amounts", "Rules", "beyond", "continued", "end_rules", "source_of"]
 
 Rules = tuple[str, str]
 Amounts = tuple[int, int]
@@ -54,10 +54,16 @@ def continued(u: Array, axis: int, rules: Rules, margin: Amounts) -> Array:
         return u
     if rules == ("zero", "zero"):
         return lax.pad(u, jnp.zeros((), u.dtype), [(*margin, 0) if a == axis else (0, 0, 0) for a in range(u.ndim)])
+    before, behind = beyond(u, axis, rules, margin)
+    return jnp.concatenate([*before, u, *behind], axis)
+
+
+def beyond(u: Array, axis: int, rules: Rules, margin: Amounts) -> tuple[list[Array], list[Array]]:
+    """The `margin` points in front of and behind one axis alone, each in pieces in ascending order."""
     n = u.shape[axis]
     before = _pieces(u, axis, [source_of(i, n, rules) for i in range(-margin[0], 0)])
     behind = _pieces(u, axis, [source_of(i, n, rules) for i in range(n, n + margin[1])])
-    return jnp.concatenate([*before, u, *behind], axis)
+    return before, behind
 
 
 def _pieces(u: Array, axis: int, sources: list[tuple[int, int]]) -> list[Array]:

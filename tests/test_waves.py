@@ -20,9 +20,18 @@ from neuralops.pde.waves import (
     plane_wave,
     ricker,
     rings,
+    stencils,
 )
 from neuralops.pde.waves import equation as module
-from neuralops.pde.waves.stencils import ORDERS, difference, dual, second_difference, stiffness, symbol
+from neuralops.pde.waves.stencils import (
+    ORDERS,
+    difference,
+    dual,
+    second_difference,
+    second_differences,
+    stiffness,
+    symbol,
+)
 from neuralops.transforms import Axis
 
 BOUNDARIES = ["periodic", "dirichlet", "neumann", ("dirichlet", "neumann"), ("neumann", "dirichlet")]
@@ -79,6 +88,70 @@ def test_differences_have_their_order_up_to_the_walls_and_are_transposes(boundar
     np.testing.assert_allclose(W @ np.asarray(E), -np.asarray(D).T @ V, atol=1e-9 / h)
     S = W @ np.asarray(jax.jacobian(lambda u: second_difference(u, 0, axis, h, order))(jnp.zeros(n)))
     np.testing.assert_allclose(S, S.T, atol=1e-9 / h**2)
+
+
+def one_by_one(u, axes, spacings, order, known=None):
+    """The sum of second differences, axis by axis."""
+    total = jnp.zeros_like(u)
+    for d, (axis, h) in enumerate(zip(axes, spacings, strict=True)):
+        total = total + second_difference(u, d, axis, h, order, (None, None) if known is None else known[d])
+    return total
+
+
+def same_derivatives(f, g, *x):
+    """The values of two functions, their derivatives along a direction and the transposes of these."""
+    along = jax.tree.map(lambda a: field(a.shape, 8), x)
+
+    def both(h, back):
+        return [*jax.jvp(h, x, along), *jax.tree.leaves(jax.vjp(h, *x)[1](back))]
+
+    back = field(x[0].shape, 9)
+    for one, other in zip(*jax.jit(lambda b: (both(f, b), both(g, b)))(back), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(("centering", "order"), [("node", 4), ("cell", 8)])
+def test_differences_of_all_axes_at_once_are_those_axis_by_axis(centering, order):
+    words = (("dirichlet", "neumann"), "periodic", "neumann")
+    axes = [Axis(n, word, centering) for n, word in zip((17, 18, 19), words, strict=True)]
+    f, g = (lambda u, h=h: h(u, axes, (0.1, 0.2, 0.15), order) for h in (second_differences, one_by_one))
+    u = field((17, 18, 19))
+    same_derivatives(f, g, u)
+    if centering == "cell":
+        np.testing.assert_array_equal(jax.jit(f)(u), jax.jit(g)(u))  # to the bit
+
+
+@pytest.mark.parametrize("ends", [(True, True), (False, True)])
+def test_prescribed_values_at_once_are_those_axis_by_axis(ends):
+    low, high = ("dirichlet" if given else "neumann" for given in ends)
+    axes = [Axis(18, low if low == high else (low, high), "node"), Axis(17, "neumann", "node")]
+    given = tuple(field((2, 17), i) if there else None for i, there in enumerate(ends))
+    f, g = (
+        lambda u, given, h=h: h(u, axes, (0.1, 0.2), 4, (given, (None, None))) for h in (second_differences, one_by_one)
+    )
+    same_derivatives(f, g, field((18, 17)), given)
+
+
+@pytest.mark.parametrize("centering", ["node", "cell"])
+@pytest.mark.parametrize("shape", [(12, 9), (9, 6, 8)])
+def test_periodic_modes_at_once_are_those_axis_by_axis(shape, centering, monkeypatch):
+    axes, spacings = [Axis(n, "periodic", centering) for n in shape], (0.1, 0.2, 0.15)[: len(shape)]
+    f, g = (lambda u, h=h: h(u, axes, spacings, "spectral") for h in (second_differences, one_by_one))
+    monkeypatch.setattr(stencils, "_FEW_MODES", 0)
+    assert "fft" in str(jax.make_jaxpr(f)(field(shape)))
+    same_derivatives(f, g, field(shape))
+
+
+def test_small_planes_go_axis_by_axis(monkeypatch):
+    axes, u = [Axis(n, "periodic", "cell") for n in (12, 13)], field((12, 13))
+    program = lambda order: str(jax.make_jaxpr(lambda u: second_differences(u, axes, (0.1, 0.2), order))(u))
+    assert "dynamic_update_slice" not in program(2)
+    assert "dynamic_update_slice" in program(4)
+    assert "fft" not in program("spectral")
+    monkeypatch.setattr(stencils, "_FEW", 0)
+    assert "dynamic_update_slice" in program(2)
+    f, g = (lambda u, h=h: h(u, axes, (0.1, 0.2), 2) for h in (second_differences, one_by_one))
+    same_derivatives(f, g, u)
 
 
 def test_stiffness_is_that_of_the_tables():

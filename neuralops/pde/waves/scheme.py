@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from neuralops.pde.waves.absorbing import Slabs, Whole, absorb
 from neuralops.pde.waves.driving import Drive
 from neuralops.pde.waves.layout import AbstractLayout, Placement, Profiles
-from neuralops.pde.waves.stencils import difference, dual, halfway, second_difference, taps
+from neuralops.pde.waves.stencils import difference, dual, halfway, second_differences, taps
 from neuralops.transforms import Axis
 
 __all__ = ["Scheme", "WaveState", "faces_of"]
@@ -47,12 +47,12 @@ class Scheme(eqx.Module):
 
     def laplacian(self, u: Array, known: Any = None) -> Array:
         """div((1/rho) grad u); `known`: prescribed values beyond the walls, per axis and end."""
+        axes, spacings = self.layout.axes, self.layout.grid.spacing
+        if self.compact:
+            return second_differences(u, axes, spacings, self.order, known)
         total = jnp.zeros_like(u)
-        for d, (axis, h) in enumerate(zip(self.layout.axes, self.layout.grid.spacing, strict=True)):
+        for d in range(u.ndim):
             ends = (None, None) if known is None else known[d]
-            if self.compact:
-                total = total + second_difference(u, d, axis, h, self.order, ends)
-                continue
             total = total + self._divergence(self._flux(u, d, ends), d)
         return total
 
