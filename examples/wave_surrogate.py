@@ -200,7 +200,7 @@ def main() -> None:
 
     results: dict[str, list[dict[str, Any]]] = {}
     fields = {"solver": truth[0]}
-    bar = tqdm([(name, seed) for name in args.forms for seed in range(args.seeds)], disable=args.quiet)
+    bar = tqdm([(name, seed) for seed in range(args.seeds) for name in args.forms], disable=args.quiet)
     for name, seed in bar:
         bar.set_description(name)
         op, seconds = train(FORMS[name], seen, args, seed)
@@ -208,6 +208,7 @@ def main() -> None:
         results.setdefault(name, []).append({**judge(rolled, truth, c, args), "seconds": seconds})
         if name in SHOWN and seed == 0:
             fields[name] = rolled[0]
+        (args.output / "report.md").write_text(table(results, args) + "\n")  # what is there, if it is stopped
     line = start[:, 1:] + np.arange(1, n + 1).reshape(-1, 1, 1) * (start[:, 1:] - start[:, :1])
     for name, guess in (("last frame stays", np.repeat(start[:, 1:], n, axis=1)), ("line through two frames", line)):
         results[name] = [{**judge(guess, truth, c, args), "seconds": 0.0}]
