@@ -23,8 +23,8 @@ SHARED, GROUND = ("#e6f0e0", "#5b8c4a"), ("#ece8e1", "#85796a")
 HOUSE = {
     "plotting": (4.0, 8.0, SHARED), "training": (0.0, 12.0, SHARED), "interop": (8.6, 12.0, SHARED),
     "wrappers": (1.9, 4.2, SHARED), "checkpoint": (4.4, 6.8, SHARED), "sharding": (9.1, 12.0, CLASSICAL),
-    "inverse": (5.3, 7.95, SHARED), "models": (0.0, 3.4, LEARNED), "pde": (9.6, 12.0, CLASSICAL),
-    "nn": (0.0, 3.4, LEARNED), "data": (4.3, 6.7, SHARED), "solvers": (8.1, 12.0, CLASSICAL),
+    "inverse": (5.3, 7.95, SHARED), "models": (0.0, 3.1, LEARNED), "pde": (9.6, 12.0, CLASSICAL),
+    "nn": (0.0, 3.9, LEARNED), "data": (4.3, 6.7, SHARED), "solvers": (8.1, 12.0, CLASSICAL),
     "operator": (0.0, 6.4, GROUND), "grid": (8.1, 11.0, GROUND), "transforms": (9.45, 11.0, GROUND),
     "continuation": (7.7, 9.3, GROUND),
     "arguments": (0.0, 4.3, GROUND), "extras": (4.45, 7.15, GROUND), "transposition": (7.3, 9.5, GROUND),
