@@ -148,13 +148,14 @@ def strip(fields: dict[str, np.ndarray], results: dict[str, list[dict[str, Any]]
     picked = [i for i in (args.num_steps // 4, args.num_steps // 2, args.num_steps, 3 * n // 4, n) if i > 0]
     figure = Figure(figsize=(2 * len(picked), 2 * len(fields) + 3.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(2 * len(fields), 3.2))
-    axes, size = upper.subplots(len(fields), len(picked), squeeze=False), np.abs(fields["solver"]).max() / 2
+    axes = upper.subplots(len(fields), len(picked), squeeze=False)
     for row, (name, frames) in zip(axes, fields.items(), strict=True):
         row[0].set_ylabel(name, fontsize=9)
         for axis, i in zip(row, picked, strict=True):
+            size = np.abs(fields["solver"][i - 1]).max()  # one scale for a column
             axis.imshow(frames[i - 1].T, origin="lower", cmap="RdBu_r", vmin=-size, vmax=size)
             axis.set(xticks=[], yticks=[])
-            if row is axes[0]:
+            if name == "solver":
                 late = ", not trained" if i > args.num_steps else ""
                 axis.set_title(f"t = {i * args.dt:.2g}{late}", fontsize=9)
     axis, after = lower.subplots(), args.dt * np.arange(1, n + 1)
@@ -170,7 +171,7 @@ def strip(fields: dict[str, np.ndarray], results: dict[str, list[dict[str, Any]]
 
 def animation(fields: dict[str, np.ndarray], path: Path, args: argparse.Namespace) -> None:
     figure = Figure(figsize=(2.4 * len(fields), 2.7), layout="constrained")
-    axes, size = figure.subplots(1, len(fields), squeeze=False)[0], np.abs(fields["solver"]).max() / 2
+    axes, size = figure.subplots(1, len(fields), squeeze=False)[0], np.abs(fields["solver"]).max() * 0.7
     images = []
     for axis, (name, frames) in zip(axes, fields.items(), strict=True):
         images.append(axis.imshow(frames[0].T, origin="lower", cmap="RdBu_r", vmin=-size, vmax=size))
