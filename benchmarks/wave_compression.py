@@ -20,6 +20,7 @@ the processor's: run it on one core.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from pathlib import Path
@@ -35,7 +36,7 @@ from timed import Record
 
 import neuralops as no
 from neuralops.data import Samples
-from neuralops.nn import SeparableConv
+from neuralops.nn import SeparableConv, conv_counts
 from neuralops.nn.pointwise import Linear, gelu
 from neuralops.pde import waves
 
@@ -205,11 +206,20 @@ def size(net: Any) -> int:
 # ---- what is trained
 
 
+def num_parameters(kind: Kind, channels: int) -> int:
+    """Of the network, by formula."""
+    width, k = kind.rank if kind.variant == "dense" else channels, (kind.kernel,) * 3
+    if kind.variant == "dense":
+        layer = width**2 * kind.kernel**3 + width
+    else:
+        layer = conv_counts(width, width, k, kind.rank, variant=kind.variant).parameters
+    return 4 * width + len(DILATIONS) * layer + width + 1
+
+
 def narrowed(kind: Kind, channels: int) -> Kind:
     """The ordinary network with the fewest channels that has at least as many parameters."""
-    key, width = jax.random.key(0), 1
-    wanted = size(Net(kind, channels, key=key))
-    while size(Net(Kind(kind.kernel, "dense", width), channels, key=key)) < wanted:
+    wanted, width = num_parameters(kind, channels), 1
+    while num_parameters(Kind(kind.kernel, "dense", width), channels) < wanted:
         width += 1
     return Kind(kind.kernel, "dense", width)
 
@@ -273,9 +283,12 @@ def plan(args: argparse.Namespace) -> list[Cell]:
     return cells
 
 
-def optimizer(variant: str, steps: int) -> optax.GradientTransformation:
-    rate = optax.warmup_cosine_decay_schedule(0.0, RATES[variant], max(steps // 20, 1), steps)
-    return optax.adamw(rate, weight_decay=1e-4)
+def optimizer(rate: float, steps: int) -> optax.GradientTransformation:
+    return optax.adamw(optax.warmup_cosine_decay_schedule(0.0, rate, max(steps // 20, 1), steps), weight_decay=1e-4)
+
+
+def rate_of(kind: Kind, channels: int) -> float:
+    return RATES["narrow" if kind.variant == "dense" and kind.rank < channels else kind.variant]
 
 
 def train(
@@ -483,6 +496,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cells", type=int, help="train at most so many networks")
     for word in ("plan", "costs", "report"):
         parser.add_argument(f"--{word}", action="store_true")
+    parser.add_argument("--rates", type=float, nargs="+", help="compares these learning rates, with no cell trained")
     parser.add_argument("--figure", type=Path)
     return parser.parse_args(arguments)
 
@@ -506,11 +520,23 @@ def main(arguments: list[str] | None = None) -> Record:
                 if record.find(stage="costs", **kind._asdict()) is None:
                     record.add(stage="costs", **kind._asdict(),
                                **costs(kind, args.channels, train_set[: args.batch_size], loss))  # fmt: skip
+        elif args.rates:
+            judge, C, k = train_set[-NUM_TEST:], args.channels, args.kernels[0]
+            kinds = [
+                Kind(k, "dense", C),
+                Kind(k, "dense", C // 2),
+                *(Kind(k, v, r) for v, r in zip(VARIANTS, (1, C, k), strict=True)),
+            ]
+            for kind, rate in itertools.product(kinds, args.rates):
+                cell = Cell(kind, args.samples[len(args.samples) // 2], 9, args.steps)
+                if record.find(stage="rate", rate=rate, **cell.words()) is None:
+                    found = train(cell, train_set, judge, loss, optimizer(rate, args.steps), args)
+                    print(record.add(stage="rate", rate=rate, **cell.words(), **found), flush=True)
         else:
             left = [cell for cell in cells if record.find(stage="cell", **cell.words()) is None]
             rules: dict[Any, Any] = {}  # one object each, so that seeds share a compilation
             for cell in left[: args.cells]:
-                what = (cell.kind.variant, cell.steps)
+                what = (rate_of(cell.kind, args.channels), cell.steps)
                 rules[what] = rules.get(what) or optimizer(*what)
                 row = record.add(
                     stage="cell", **cell.words(), **train(cell, train_set, test_set, loss, rules[what], args)
