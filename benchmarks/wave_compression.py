@@ -338,11 +338,12 @@ def costs(kind: Kind, channels: int, batch: Samples, loss: Any, repeats: int = 5
 
 def trivial(train: Samples, test: Samples, loss: Any, counts: list[int]) -> dict[str, list[float]]:
     """Errors of what is no network, per number of samples."""
+    linear = lambda most: lambda data: no.baselines.linear_pod(data, num_modes=min(most, len(data) - 1))
     make = {
         "training mean": no.baselines.training_mean,
         "nearest neighbour": no.baselines.nearest_neighbour,
-        "linear map, 32 components": no.baselines.linear_pod,
-        "linear map, 150 components": lambda data: no.baselines.linear_pod(data, num_modes=min(150, len(data) - 1)),
+        "linear map, 32 components": linear(32),
+        "linear map, 150 components": linear(150),
         "walls interpolated": lambda data: interpolated,
     }
     error = lambda op: float(no.evaluate(op, test, metrics={"error": loss})["error"].mean())
