@@ -269,17 +269,18 @@ def plan(args: argparse.Namespace) -> list[Cell]:
         return cells
     (k, *wide), others = args.kernels, [n for n in counts if n != first]
     equal = narrowed(Kind(k, "kernel", 1), C)
-    longer = [kind for kind in core(k, C) if kind.variant != "dense" or kind in (Kind(k, "dense", C), equal)]
+    few = [kind for kind in core(k, C) if kind.variant != "dense" or kind in (Kind(k, "dense", C), equal)]
     add(core(k, C), [first], args.seeds)
     for w in wide:
         add(core(w, C), [first], args.seeds[:1])
-    add(core(k, C), others, args.seeds)
+    add(few, others, args.seeds)
+    add([kind for kind in few if kind.variant != "cp"], [first], args.seeds[:1], 4 * args.steps)
     add(all_kinds(k, C), [first], args.seeds[:1])
-    add(longer, [first], args.seeds[:1], 4 * args.steps)
     for w in wide:
         add(all_kinds(w, C), [first], args.seeds[:1])
         add(core(w, C), [first], args.seeds)
         add(core(w, C), others, args.seeds[:1])
+    add(core(k, C), others, args.seeds)
     return cells
 
 
