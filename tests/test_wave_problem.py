@@ -49,7 +49,7 @@ def test_velocities_are_those_of_a_travelling_wave(double, order):
         errors.append([abs(run.frames[-1] - exact).max(), abs(run.velocities[-1, 0] - exact / 2).max()])
         assert run.velocities.shape == (2, 1, n)
     rates = np.log2(np.array(errors[0]) / np.array(errors[1]))
-    assert np.all(np.abs(rates - (2 if order == 2 else rates)) < 0.1)
+    assert np.all(rates > 1.9)  # that of the steps
     assert np.max(errors[1]) < (0.04 if order == 2 else 6e-4 if order == 4 else 1e-4)
 
 

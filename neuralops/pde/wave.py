@@ -20,23 +20,16 @@ from neuralops.pde.problem import Problem
 from neuralops.pde.random_fields import GaussianRandomField
 from neuralops.pde.waves import (
     AbsorbingLayer,
-    Checkerboard,
     ExtendedSources,
-    Fault,
     Homogeneous,
-    Inclusions,
-    Layered,
-    Lens,
-    LogNormal,
-    Maze,
     Medium,
     Rings,
     WaveEquation,
     WaveRun,
+    media,
     ricker,
 )
 
-MEDIA = (Checkerboard, Fault, Homogeneous, Inclusions, Layered, Lens, LogNormal, Maze)
 _COMPONENTS = ("velocity_x", "velocity_y", "velocity_z")
 
 
@@ -308,7 +301,8 @@ class Wave(Problem):
         return frames, records
 
 
-_LAWS = {law.__name__: law for law in (GaussianRandomField, AbsorbingLayer, Rings, *MEDIA)}
+_MEDIA = [getattr(media, name) for name in media.__all__ if name != "Medium"]
+_LAWS = {law.__name__: law for law in (GaussianRandomField, AbsorbingLayer, Rings, *_MEDIA)}
 
 
 def _law(value: Any, argument: str) -> Any:

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from neuralops.arguments import flag
+from neuralops.pde.waves.checks import check_run, state_like
 from neuralops.pde.waves.driving import ExtendedSources, Sources, emitting, placed
 from neuralops.pde.waves.equation import WaveEquation
 from neuralops.pde.waves.running import WaveRun
@@ -69,8 +70,8 @@ def run(
     layout = BlockLayout.of(equation._layout, parts)
     medium, initials = (sound_speed, density, mask), (initial, initial_rate, initial_velocity)
     like, driven = _like(equation, layout, velocities), (sources, None, receivers)
-    medium, initials, state, driven, *rest = equation._checked(
-        medium, initials, state, driven, num_steps, every, gradient, velocities, like
+    medium, initials, state, driven, *rest = check_run(
+        equation, medium, initials, state, driven, num_steps, every, gradient, velocities, like
     )
     _check_places(equation, sources, receivers, rest[0], medium[0].dtype)
     return _run(equation, layout, mesh, tuple(axes), (medium, initials, state, sources, receivers), tuple(rest))
@@ -140,7 +141,7 @@ def _parts(equation: WaveEquation, mesh: Mesh, axes: Sequence[str | None], veloc
 def _like(equation: WaveEquation, layout: BlockLayout, velocities: bool) -> WaveState:
     """The shapes of a state between runs, of all devices together."""
     shape = tuple(p.devices * p.stored if p else n for p, n in zip(layout.parts, layout.whole.shape, strict=True))
-    like, memory = equation._like(shape, velocities), []
+    like, memory = state_like(equation, shape, velocities), []
     layered = [a for a, ends in enumerate(equation.layer_points) if any(ends)]
     for a, kept in zip(layered, like.memory, strict=True):
         count = part.devices if (part := layout.parts[a]) else 1

@@ -184,8 +184,7 @@ class HDF5Source:
     def sha256(self) -> str:
         """A digest of the numbers: inputs, then outputs, `(samples, channels, *grid)` in C order, little endian.
 
-        Then, where there are such, each under its path in the file, the times and the arrays of `neuralops_points`
-        and `neuralops_extras`.
+        Then, where there are such, each under its path in the file, the times, the points and masks, and the extras.
         """
         digest = hashlib.sha256()
         lazy = self.lazy()

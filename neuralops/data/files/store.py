@@ -195,10 +195,8 @@ def _prepare(
         max_residual = default if stated is None else RESIDUAL_SLACK * stated
     if isinstance(max_residual, bool) or not isinstance(max_residual, int | float) or not max_residual > 0:
         raise ValueError(f"max_residual: expected a positive number or None, got {max_residual!r}; give 1e-9 or so.")
-    fields, constants = (
-        tuple(problem.input_fields),
-        () if trajectories is None else tuple(getattr(problem, "constant_fields", ())),
-    )
+    fields = tuple(problem.input_fields)
+    constants = () if trajectories is None else tuple(getattr(problem, "constant_fields", ()))
 
     def label(index: jax.Array) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         a = problem.sample(jax.random.fold_in(key, index))

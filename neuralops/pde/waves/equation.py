@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from neuralops.arguments import check_number, count, flag
+from neuralops.arguments import check_number
 from neuralops.grid import Grid, per_axis
 from neuralops.pde.waves.absorbing import AbsorbingLayer, Slabs
+from neuralops.pde.waves.checks import check_medium, check_run, check_state, state_like
 from neuralops.pde.waves.driving import ExtendedSources, Sources
 from neuralops.pde.waves.layout import AbstractLayout, Layout
-from neuralops.pde.waves.march import GRADIENTS
 from neuralops.pde.waves.running import WaveRun, run
 from neuralops.pde.waves.scheme import Scheme, WaveState, faces_of
 from neuralops.pde.waves.stencils import ORDERS, stiffness, symbol, taps
@@ -274,7 +274,7 @@ class WaveEquation(eqx.Module):
         """
         medium, initials = (sound_speed, density, mask), (initial, initial_rate, initial_velocity)
         driven = (sources, traces, receivers)
-        return _run(self, *self._checked(medium, initials, state, driven, num_steps, every, gradient, velocities))
+        return _run(self, *check_run(self, medium, initials, state, driven, num_steps, every, gradient, velocities))
 
     def energy(self, state: WaveState, sound_speed: Any, density: Any = None, mask: Any = None) -> Float[Array, ""]:
         """What leapfrog keeps between two time levels: |u_t|^2 / (2 K) and the form of the fluxes, over the box.
@@ -282,120 +282,11 @@ class WaveEquation(eqx.Module):
         E = 1/2 |(u1 - u0)/dt|^2_(1/K) - 1/2 <u1, div((1/rho) grad u0)>, constant to rounding without sources and
         absorbing walls, for `time_order=2`.
         """
-        medium = self._medium(sound_speed, density, mask)
-        like = self._like(self._layout.shape, False)
-        return self._scheme(medium, self._layout).energy(self._check_state(state, medium[0].dtype, like))
+        medium = check_medium(self, sound_speed, density, mask)
+        like = state_like(self, self._layout.shape, False)
+        return self._scheme(medium, self._layout).energy(check_state(state, medium[0].dtype, like))
 
-    # ---- checks
-
-    def _checked(
-        self, medium: Any, initials: Any, state: Any, driven: Any, num_steps: Any, every: Any, gradient: str,
-        velocities: Any, like: WaveState | None = None,
-    ) -> tuple[Any, ...]:  # fmt: skip
-        """What `run` was given, as its program takes it; `like`: shapes of a state."""
-        num_steps, velocities = count(num_steps, "num_steps"), flag(velocities, "velocities")
-        every = None if every is None else count(every, "every", most=num_steps)
-        if gradient not in GRADIENTS:
-            raise ValueError(f"gradient: expected one of {GRADIENTS}, got {gradient!r}; use one of these.")
-        if gradient == "reversed" and self.absorbs:
-            raise ValueError(
-                "gradient: 'reversed' needs steps that run back, which an absorbing wall does not; use 'recomputed'."
-            )
-        medium = self._medium(*medium)
-        dtype = medium[0].dtype
-        fields = [
-            None if x is None else self._field(x, name).astype(dtype)
-            for x, name in zip(initials, ("initial", "initial_rate"), strict=False)
-        ]
-        if state is not None:
-            if any(x is not None for x in fields):
-                raise ValueError("state: expected it alone, got initial values too; leave them out.")
-            like = self._like(self._layout.shape, velocities) if like is None else like
-            state = self._check_state(state, dtype, like)
-        if velocities:
-            self._check_velocities(every, gradient)
-        fields.append(self._check_velocity(initials[2], velocities, dtype))
-        return medium, tuple(fields), state, driven, num_steps, every, gradient, velocities
-
-    def _medium(self, sound_speed: Any, density: Any, mask: Any) -> tuple[Array, Array | None, Array | None]:
-        """Speed, density and mask on the grid, each there if and only if the equation says so."""
-        given = lambda x: "None" if x is None else "a field"
-        if (density is None) != (self.density == "constant"):
-            raise ValueError(
-                f"density: expected {'None' if self.density == 'constant' else 'a field'}, as that of the equation is "
-                f"{self.density!r}, got {given(density)}; build it with density='variable'."
-            )
-        if (mask is None) != (self.obstacle is None):
-            raise ValueError(
-                f"mask: expected {'None' if self.obstacle is None else 'a field'}, as the equation's obstacle is "
-                f"{self.obstacle!r}, got {given(mask)}; build it with obstacle='neumann'."
-            )
-        c = self._field(sound_speed, "sound_speed")
-        for x, name, most in ((c, "sound_speed", self.max_sound_speed), (density, "density", math.inf)):
-            if x is None or isinstance(x, jax.core.Tracer):
-                continue
-            low, high = float(np.asarray(x).min()), float(np.asarray(x).max())  # under jit jnp.min would be traced
-            if not (low > 0 and high <= most * (1 + 1e-6) and math.isfinite(high)):
-                more = f", for which dt = {self.dt:g} is stable" if math.isfinite(most) else ""
-                raise ValueError(
-                    f"{name}: expected values in (0, {most:g}]{more}, got {low:g} to {high:g}; "
-                    f"{'raise max_sound_speed' if low > 0 and high < math.inf else 'give positive numbers'}."
-                )
-        rho = None if density is None else self._field(density, "density").astype(c.dtype)
-        return c, rho, None if mask is None else self._field(mask, "mask").astype(c.dtype)
-
-    def _field(self, x: Any, name: str) -> Array:
-        x = jnp.asarray(x)
-        if x.shape != self.num_points:
-            raise ValueError(
-                f"{name}: expected a field on the grid {self.num_points}, got shape {x.shape}; use jax.vmap for a "
-                "batch, and x[0] for a field with a channel axis."
-            )
-        if not jnp.issubdtype(x.dtype, jnp.floating) and name != "mask":
-            raise ValueError(f"{name}: expected floating numbers, got {x.dtype}; convert with astype.")
-        return x
-
-    def _check_velocities(self, every: int | None, gradient: str) -> None:
-        if every is None:
-            raise ValueError("every: expected a number of steps beside velocities=True, got None; say how many.")
-        if any("prescribed" in ends for ends in self.walls):
-            raise ValueError(
-                "velocities: expected walls that are not prescribed, got True; take differences of the frames there."
-            )
-        if gradient == "reversed":
-            raise ValueError("gradient: velocities cannot be run back, got 'reversed'; take 'recomputed'.")
-
-    def _check_velocity(self, v: Any, velocities: bool, dtype: Any) -> Array | None:
-        if v is None:
-            return None
-        if not velocities or set(self.centering) != {"cell"}:
-            raise ValueError(
-                f"initial_velocity: expected velocities=True and centering='cell', got {velocities} and "
-                f"{self.centering}; give initial_rate = -rho c^2 div v instead."
-            )
-        v, shape = jnp.asarray(v, dtype), (len(self.num_points), *self.num_points)
-        if v.shape != shape:
-            raise ValueError(f"initial_velocity: expected shape {shape}, got {v.shape}; put the components first.")
-        return v
-
-    def _like(self, shape: tuple[int, ...], velocities: bool) -> WaveState:
-        """The shapes of a state whose fields have this one."""
-        memory = jax.eval_shape(lambda: tuple(slabs.memory(shape, float) for slabs in self._slabs(self._layout)))
-        field: Any = jax.ShapeDtypeStruct(shape, float)
-        return WaveState(field, field, memory, field if velocities else None)
-
-    def _check_state(self, state: Any, dtype: Any, like: WaveState) -> WaveState:
-        velocities = like.impulse is not None
-        if isinstance(state, WaveState) and state.impulse is not None and not velocities:
-            state = state._replace(impulse=None)
-        shapes = lambda tree: [*map(jnp.shape, jax.tree.leaves(tree))]
-        if not isinstance(state, WaveState) or shapes(state) != shapes(like):
-            raise ValueError(
-                f"state: expected that of a run of such an equation, two fields of shape {like.current.shape} and what "
-                f"its layers remember{', with velocities' * velocities}, got {type(state).__name__}; take `state` of "
-                "what `run` returned."
-            )
-        return jax.tree.map(lambda x: jnp.asarray(x, dtype), state)
+    # ---- what a run is made of
 
     def _scheme(self, medium: tuple[Array, Array | None, Array | None], layout: AbstractLayout) -> Scheme:
         """The medium with its layers, as a step needs it; NaN where a traced value is out of range."""
