@@ -100,7 +100,7 @@ def draw(sources: dict[str, no.data.HDF5Source], path: Path) -> None:
         for axis in row[:-1]:
             axis.set_xticks([])
             axis.set_yticks([])
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=75)
 
 
 def main() -> None:

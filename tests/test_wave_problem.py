@@ -228,12 +228,10 @@ NAMES = ("pressure", "velocity_x", "velocity_y")
 def test_trajectories_keep_media_and_records_and_are_read_as_pairs(tmp_path):
     problem = small()
     source = data.generate(problem, path=tmp_path / "w.h5", shard_size=2, trajectories=NAMES, **OPTIONS)
-    memory = data.generate(problem, trajectories=problem.frame_fields, **OPTIONS)
+    assert problem.frame_fields == NAMES
     data.validate(tmp_path / "w.h5")
     assert Wave(**source.parameters) == problem
     loaded = source.load()
-    for x, y in zip(jax.tree.leaves(loaded), jax.tree.leaves(memory), strict=True):
-        np.testing.assert_array_equal(x, y)
     assert loaded.inputs.shape == (5, 3, 3, 16, 16)
     assert {name: x.shape[1:] for name, x in loaded.extras.items()} == {
         "density": (16, 16), "records": (3, 5), "sound_speed": (16, 16)
@@ -284,18 +282,19 @@ def test_trajectories_keep_media_and_records_and_are_read_as_pairs(tmp_path):
         data.pairs(forward.load(), inputs=0, outputs=1)
 
 
-def test_a_network_learns_from_pairs(tmp_path):
-    problem = small(num_points=(32,), velocities=False, receivers=())
-    source = data.generate(problem, path=tmp_path / "w.h5", trajectories="pressure", **OPTIONS)
-    pairs = data.pairs(source, inputs=[-1, "sound_speed", "density"], outputs=0)
-    op = untrained = no.FNO((4,), 3, 1, 4, n_layers=1, boundary="neumann", key=KEY)
+def test_a_network_learns_from_pairs():
+    """A frame from the other one and the medium, u_1 = c u_0: `fit` and `evaluate` read pairs as any source."""
+    rng = np.random.default_rng(0)
+    u, c = rng.normal(size=(6, 1, 1, 16)).astype("float32"), rng.uniform(0.5, 1.5, (6, 16)).astype("float32")
+    frames = data.Samples(np.concatenate([u, c[:, None, None] * u], axis=1), extras={"c": c})
+    pairs = data.pairs(frames, inputs=[0, "c"], outputs=1)
+    op = no.FNO((4,), 2, 1, 4, n_layers=1, boundary="neumann", key=KEY)
     op, _ = no.fit(
-        op, pairs, loss=no.losses.l2(), optimizer=optax.adam(1e-2), num_epochs=3, batch_size=2, key=KEY,
+        op, pairs, loss=no.losses.l2(), optimizer=optax.adam(1e-2), num_epochs=20, batch_size=3, key=KEY,
         progress=False,
     )  # fmt: skip
-    errors = no.evaluate(op, pairs, metrics={"l2": no.metrics.relative_l2})
-    start = no.evaluate(untrained, pairs, metrics={"l2": no.metrics.relative_l2})
-    assert errors["l2"].mean() < start["l2"].mean()
+    errors = no.evaluate(op, pairs, metrics={"l2": no.metrics.relative_l2})["l2"]
+    assert errors.mean() < 0.8  # of nothing it is 1, of noise more
 
 
 def test_the_bytes_do_not_depend_on_the_cut(tmp_path):
@@ -305,10 +304,21 @@ def test_the_bytes_do_not_depend_on_the_cut(tmp_path):
     for size, path in zip((1, 3), files, strict=True):
         data.generate(problem, path=path, shard_size=size, **options)
     assert files[0].read_bytes() == files[1].read_bytes()
-    # Extras that are no fields, and fields beside samples without time, stay where they were.
-    plain = data.generate(problem, path=tmp_path / "plain.h5", **OPTIONS)
-    assert plain.output_fields == ("pressure_0", "pressure_1", "pressure_2")
-    assert plain[0]["extras"]["records"].shape == (3, 5)
+    memory, loaded = data.generate(problem, **options), data.open(files[0]).load()
+    assert set(memory.extras) == {"sound_speed", "density", "records"}
+    for x, y in zip(jax.tree.leaves(loaded), jax.tree.leaves(memory), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_records_stand_beside_samples_without_time(tmp_path):
+    problem = small(num_points=(32,), velocities=False, receivers=((0.2,), (0.8,), (0.5,)))
+    source = data.generate(problem, path=tmp_path / "plain.h5", **OPTIONS)
+    assert source.output_fields == ("pressure_0", "pressure_1", "pressure_2")
+    with jax.enable_x64(True):
+        a = problem.sample(jax.random.fold_in(jax.random.key(5), 1))
+        _, extras = jax.jit(problem.label)(a)
+    np.testing.assert_allclose(source[1]["extras"]["records"], extras["records"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(source[1]["inputs"], a, rtol=1e-6, atol=1e-7)
     data.validate(tmp_path / "plain.h5")
 
 
