@@ -1,6 +1,6 @@
 """Learned steps of waves in media, rolled out far beyond training: which form of a step helps, and by how much.
 
-    python examples/wave_surrogate.py                 # three forms, some minutes on two cores
+    python examples/wave_surrogate.py                 # three forms, two minutes on two cores
     python examples/wave_surrogate.py --full          # all ten
 
 Trajectories of pulses in log-normal media between rigid walls, where energy stays. A Fourier neural operator makes the
